@@ -1,0 +1,187 @@
+/* genvid: video diffusion and vision-language inference as a C library.
+ *
+ * Open an engine, load a model, open a session, fill a request, call.
+ *
+ *     gv_engine *e = NULL; gv_model *m = NULL; gv_session *s = NULL; char why[512];
+ *     gv_status st = gv_engine_open(NULL, &e, why, sizeof why);
+ *     if (!st) st = gv_model_load(e, "models/wan", &m, why, sizeof why);
+ *     if (!st) st = gv_session_open(e, &s);
+ *     if (!st) {
+ *         gv_video_request r;
+ *         gv_video_request_init(&r);
+ *         r.model = m; r.prompt = "a red fox in snow"; r.output_path = "fox.mp4";
+ *         st = gv_video_generate(s, &r);
+ *         if (st) fprintf(stderr, "%s\n", gv_session_message(s));
+ *     }
+ *     gv_session_close(&s); gv_engine_close(&e);
+ *
+ * An engine owns a device and the models on it and may be shared by threads. A session is one thread's. A request is plain
+ * data; nothing in it is kept after the call. Every struct that crosses this border begins with struct_size, set by its
+ * _init macro from the caller's own sizeof, so that old callers meet new libraries and the reverse; fields and enum values
+ * are only ever appended. The library prints nothing: messages go to the log callback, failures to a code and a sentence. */
+#ifndef GENVID_H
+#define GENVID_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(GV_BUILD) && defined(__GNUC__)
+#define GV_API __attribute__((visibility("default")))
+#else
+#define GV_API
+#endif
+
+#define GV_API_VERSION 1u /* major: the soname */
+
+typedef enum gv_status {
+    GV_OK              = 0,
+    GV_ERR_ARGUMENT    = -1, /* a field of the request is out of range; the message names it and its range */
+    GV_ERR_IO          = -2, /* a file could not be opened, read or written */
+    GV_ERR_FORMAT      = -3, /* a media file or document is broken or is not what it claims to be */
+    GV_ERR_UNSUPPORTED = -4, /* valid, but not by this build, device or model */
+    GV_ERR_MEMORY      = -5, /* host or device; the message says which and how much */
+    GV_ERR_DEVICE      = -6, /* the driver or a device library failed */
+    GV_ERR_CANCELLED   = -7, /* a callback or gv_session_cancel() asked to stop */
+    GV_ERR_INTERNAL    = -8, /* a bug in this library */
+    GV_ERR_MODEL       = -9  /* a checkpoint that cannot be used; the message names file and tensor or field */
+} gv_status;
+
+GV_API const char *gv_status_name(gv_status status); /* "GV_ERR_IO"; never NULL */
+GV_API unsigned    gv_api_version(void);             /* compare with GV_API_VERSION */
+GV_API const char *gv_version(void);                 /* "0.1.0" */
+GV_API void        gv_free(void *p);                 /* for every string the library hands out; NULL is fine */
+
+/* ---- engine. Thread-safety: safe once open ------------------------------------------------------------------------ */
+
+typedef struct gv_engine gv_engine;
+typedef struct gv_model  gv_model; /* owned by its engine */
+
+typedef enum gv_log_level { GV_LOG_ERROR, GV_LOG_WARN, GV_LOG_INFO, GV_LOG_DEBUG } gv_log_level;
+typedef void (*gv_log_fn)(void *user, gv_log_level level, const char *message); /* any thread; one line, no newline */
+
+typedef struct gv_engine_params {
+    size_t       struct_size;
+    const char  *device;        /* "cpu"; NULL = the best present */
+    int          threads;       /* 1..256; 0 = one per core */
+    uint64_t     device_budget; /* bytes of device memory to stay under; 0 = what is free */
+    gv_log_level log_level;     /* messages above this level are not made */
+    gv_log_fn    log;           /* NULL = silent */
+    void        *log_user;
+    const char  *precision;     /* "f32", "bf16"; NULL = what the device does fast. Weights and activations between operations */
+    const char  *cpu_level;     /* "c", "avx2", "avx512", "avx512bf16": no instruction above it; NULL = all present */
+} gv_engine_params;
+GV_API void gv_engine_params_init_(gv_engine_params *p, size_t struct_size);
+#define gv_engine_params_init(p) gv_engine_params_init_((p), sizeof *(p))
+
+/* Params NULL = defaults. message, if given, receives the reason of a failure. */
+GV_API gv_status gv_engine_open(const gv_engine_params *p, gv_engine **out, char *message, size_t message_size);
+/* Maps and checks a checkpoint: every tensor's name, type and shape. Uploading and packing wait for the first use.
+ * path: a diffusers model directory. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+GV_API gv_status gv_model_load(gv_engine *e, const char *path, gv_model **out, char *message, size_t message_size);
+GV_API void      gv_model_unload(gv_model **model);   /* no session may be using it; NULL is fine */
+GV_API void      gv_engine_close(gv_engine **engine); /* after its sessions; unloads its models; NULL is fine */
+
+/* ---- session. Thread-safety: one thread at a time, but for cancel --------------------------------------------------- */
+
+typedef struct gv_session gv_session;
+GV_API gv_status   gv_session_open(gv_engine *e, gv_session **out);
+GV_API const char *gv_session_message(const gv_session *s); /* of the last failed call, until the next; "" if none */
+GV_API void        gv_session_cancel(gv_session *s);        /* any thread, or a signal handler; holds for the running call */
+GV_API void        gv_session_close(gv_session **session);  /* NULL is fine */
+
+/* ---- pixels and progress -------------------------------------------------------------------------------------------- */
+
+typedef enum gv_view { GV_VIEW_FLAT, GV_VIEW_CUBE_3X2, GV_VIEW_EQUIRECT } gv_view;
+typedef enum gv_pixel_format { GV_PIXEL_RGB8 } gv_pixel_format; /* sRGB-encoded BT.709 primaries, 3 bytes a pixel */
+
+typedef struct gv_frame {
+    size_t          struct_size;
+    gv_pixel_format format;
+    const void     *pixels; /* valid during the callback */
+    ptrdiff_t       stride; /* bytes from row to row */
+    int             width, height;
+    int64_t         index;   /* from 0, in presentation order */
+    double          seconds; /* presentation time */
+    gv_view         view;
+    int             preview; /* 1 = a rough look at an unfinished frame */
+} gv_frame;
+typedef int (*gv_frame_fn)(void *user, const gv_frame *frame); /* non-zero cancels */
+
+typedef struct gv_progress {
+    size_t      struct_size;
+    const char *stage;       /* "load", "text", "image", "denoise", "decode", "encode": stable words */
+    int64_t     done, total; /* in the stage's own units: steps, latent frames */
+    double      seconds;     /* since the request began */
+} gv_progress;
+typedef int (*gv_progress_fn)(void *user, const gv_progress *progress); /* non-zero cancels */
+
+typedef struct gv_option {
+    const char *name, *value; /* as gv_model_options_json lists them */
+} gv_option;
+
+/* ---- text or image to video ----------------------------------------------------------------------------------------- */
+
+typedef struct gv_video_request {
+    size_t           struct_size;
+    const gv_model  *model;
+    const char      *prompt;          /* UTF-8; may be "" */
+    const char      *negative_prompt; /* UTF-8 or NULL; read only where guidance is not 1 */
+    const char      *first_image;     /* path of a picture that the clip begins with, or NULL */
+    const char      *last_image;      /* path of a picture that the clip ends with, or NULL */
+    int              width, height;   /* pixels; 0 = the model's own, keeping first_image's proportions if only one is given */
+    int              frames;          /* 0 = the model's own; rounded to the model's grid, with a log line */
+    double           fps;             /* 0 = the model's own */
+    int              steps;           /* 0 = the model's own */
+    double           guidance;        /* < 0 = the model's own; 1 = off */
+    double           shift;           /* sigma shift; 0 = the model's own */
+    uint64_t         seed;
+    const char      *solver; /* "unipc", "euler", "dpm++"; NULL = the model's own */
+    const char      *noise;  /* "genvid"; NULL = "genvid" */
+    gv_view          view;
+    const gv_option *options;
+    size_t           option_count;
+    const char      *output_path; /* see gv_output_formats; "-" with a format option is stdout; NULL = callback only */
+    gv_frame_fn      on_frame;    /* may be NULL */
+    gv_progress_fn   progress;    /* may be NULL */
+    void            *user;        /* for both; they come on the calling thread, with no lock held */
+} gv_video_request;
+GV_API void gv_video_request_init_(gv_video_request *r, size_t struct_size);
+#define gv_video_request_init(r) gv_video_request_init_((r), sizeof *(r))
+
+/* What a request would take. Loads no weights and computes nothing: a dry run on the null device. */
+typedef struct gv_estimate {
+    size_t   struct_size;
+    uint64_t device_bytes; /* peak of the library's own allocations, weights included */
+    uint64_t weight_bytes; /* of these, weights */
+    int64_t  tokens;       /* of one denoising forward */
+    double   flops;        /* of the whole request */
+    int      width, height, frames, steps; /* as they will be used */
+    double   fps;
+} gv_estimate;
+GV_API void gv_estimate_init_(gv_estimate *e, size_t struct_size);
+#define gv_estimate_init(e) gv_estimate_init_((e), sizeof *(e))
+GV_API gv_status gv_video_estimate(gv_session *s, const gv_video_request *r, gv_estimate *out);
+
+/* Returns when the last frame has been delivered, or at the first failure. The same request on the same device gives the
+ * same frames, whatever the thread count. A failed or cancelled call leaves no output file.
+ * Errors: ARGUMENT, UNSUPPORTED, MEMORY, IO, FORMAT, DEVICE, CANCELLED. */
+GV_API gv_status gv_video_generate(gv_session *s, const gv_video_request *r);
+
+/* ---- what is here: JSON text, freed with gv_free; NULL when memory ran out -------------------------------------------- */
+
+GV_API char *gv_session_report(const gv_session *s);     /* the last render: settings, stages, seconds, bytes, tokens, FLOPs */
+GV_API char *gv_model_describe(const gv_model *m);       /* family, parts, sizes, defaults, vocabulary if it has one */
+GV_API char *gv_model_options_json(const gv_model *m);   /* [{name, type, range, default, help}] */
+GV_API char *gv_devices_json(void);                      /* [{name, description}] */
+GV_API char *gv_output_formats(void);                    /* [{extension, description}] of this build */
+/* Operation rates on the engine's device: {"linear_tflops": ..., ...}; takes about `seconds`. */
+GV_API char *gv_engine_bench(gv_engine *e, double seconds);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

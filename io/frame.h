@@ -1,0 +1,34 @@
+/* Pixels on the host: 8-bit RGB pictures, and the conversions between them, float frames and YUV planes. All colour is
+ * sRGB-encoded with BT.709 primaries; YUV is BT.709 limited range. */
+#ifndef GV_IO_FRAME_H
+#define GV_IO_FRAME_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+/* An 8-bit RGB picture. Owns its pixels; rows are contiguous: stride = 3 * width. */
+struct image {
+    int      width, height;
+    uint8_t *rgb; /* [height, width, 3] */
+};
+gv_status gv_image_new(struct image *im, int width, int height, struct error *e); /* zeroed */
+void      gv_image_free(struct image *im);
+
+/* float [-1, 1] (values outside are clamped, NaN → 0) ↔ 8 bit. rgb [n, 3]. To 8 bit: round half up of (x + 1) / 2 · 255. */
+void gv_pixels_from_float(uint8_t *rgb, const float *x, int64_t n);
+void gv_pixels_to_float(float *x, const uint8_t *rgb, int64_t n);
+
+/* Resize to width × height into float [0, 255], not rounded: [height, width, 3]. Errors: MEMORY, ARGUMENT.
+ *   LANCZOS, PIL_BICUBIC: antialiased, as Pillow does it, with its 8-bit rounding after each pass (Resample.c)
+ *   TORCH_BICUBIC: a = -0.75, no antialias, align_corners = false, as torch.nn.functional.interpolate does it */
+enum resize_kind { RESIZE_LANCZOS, RESIZE_PIL_BICUBIC, RESIZE_TORCH_BICUBIC };
+gv_status gv_image_resize(float *dst, int width, int height, const struct image *src, enum resize_kind kind, struct error *e);
+
+/* 8-bit planes of one picture, BT.709 limited range, computed in float and rounded once.
+ * 4:4:4: u, v [height, width]. 4:2:0: [ceil(height/2), ceil(width/2)], left-sited: (1 2 1)/4 across, (1 1)/2 down. */
+enum yuv_kind { YUV_444, YUV_420 };
+void gv_yuv_from_rgb(uint8_t *y, ptrdiff_t y_stride, uint8_t *u, uint8_t *v, ptrdiff_t uv_stride, const uint8_t *rgb,
+                     int width, int height, enum yuv_kind kind);
+
+#endif
