@@ -21,7 +21,7 @@ Names in io.safetensors, <r> one run ("a", "b", ...), N tokens in the order fram
 import torch
 from diffusers import WanTransformer3DModel
 
-from common import Tap, build, default_rule, error, filled, folder, write_io
+from common import Tap, build, default_rule, error, filled, folder, write_io  # noqa: F401, scripts take them from here
 
 
 def model(**changes):
@@ -113,16 +113,19 @@ def record(io, r, full, half, x, t, text, text_len, image=None, keep=None):
     for name, value in stored.items():
         if keep is None or name in keep:
             io["%s.%s" % (r, name)] = value
+    wanted = lambda name: keep is None or name in keep
     for name in ("patch_embed", "temb", "timestep_proj", "text_embed", "image_embed"):
-        if name in kept:
+        if name in kept and wanted(name):
             io["bf16_error.%s.%s" % (r, name)] = error(low[name], kept[name])
     for i in range(len(full.blocks)):
         name = "block%d" % i
         assert error(fed_block(full, i, kept, x.shape), kept[name]) < 1e-5
-        io["bf16_error.%s.%s" % (r, name)] = error(fed_block(half, i, kept, x.shape), kept[name])
-        io["bf16_error.whole.%s.%s" % (r, name)] = error(low[name], kept[name])
+        if wanted(name):
+            io["bf16_error.%s.%s" % (r, name)] = error(fed_block(half, i, kept, x.shape), kept[name])
+            io["bf16_error.whole.%s.%s" % (r, name)] = error(low[name], kept[name])
     assert error(fed_head(full, kept, x.shape), kept["out"]) < 1e-5
-    io["bf16_error.%s.head" % r] = error(fed_head(half, kept, x.shape), kept["out"])
+    if keep is None:
+        io["bf16_error.%s.head" % r] = error(fed_head(half, kept, x.shape), kept["out"])
     io["bf16_error.whole.%s.out" % r] = error(low["out"], kept["out"])
 
 
