@@ -17,6 +17,7 @@
 #include "core/arena.h"
 #include "core/log.h"
 
+struct device;
 struct run;
 struct linear_opts;
 struct norm_opts;

@@ -12,19 +12,13 @@
 
 enum act { ACT_NONE, ACT_GELU_TANH, ACT_GELU_ERF, ACT_SILU, ACT_QUICK_GELU };
 
-/* An update of a quantised or adapted weight: y += x · downᵀ · upᵀ · scale (LoRA). Read by gv_linear when present. */
-struct adapter {
-    struct tensor down, up; /* [R, K], [M, R] */
-    float         scale;
-};
-
+/* Adapters (LoRA) belong here when they come: a low-rank pair beside w, added before act. */
 struct linear_opts {
-    struct tensor         bias;    /* f32 [M] or absent */
-    enum act              act;     /* of x · wᵀ + bias */
-    struct tensor         gate;    /* f32 [G, M] or absent: the result is multiplied by gate[group[n]] */
-    struct tensor         group;   /* i32 [N] or absent: all of group 0 */
-    bool                  add;     /* y += instead of y = ; y must then be f32 */
-    const struct adapter *adapter; /* or NULL */
+    struct tensor bias;  /* f32 [M] or absent */
+    enum act      act;   /* of x · wᵀ + bias */
+    struct tensor gate;  /* f32 [G, M] or absent: the result is multiplied by gate[group[n]] */
+    struct tensor group; /* i32 [N] or absent: all of group 0 */
+    bool          add;   /* y += instead of y = ; y must then be f32 */
 };
 
 /* y = gate ⊙ act(x · wᵀ + bias), or y += that.
