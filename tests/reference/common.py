@@ -67,14 +67,16 @@ def weight_files(path):
     return sorted(glob.glob(os.path.join(path, "*.safetensors")))
 
 
-def fill_directory(path, rule):
-    """Overwrites the weights the library saved under path; returns the manifest's rows."""
+def fill_directory(path, rule, prefix=""):
+    """Overwrites the weights the library saved under path; returns the manifest's rows. prefix: put before every name,
+    for libraries that save other names than those of the released checkpoints."""
     rows = []
     for file in weight_files(path):
         with safe_open(file, "np") as f:
             shapes = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
         tensors = {}
         for name, shape in shapes.items():
+            name = prefix + name
             scale, offset = rule(name, shape)
             scale, offset = float(np.float32(scale)), float(np.float32(offset))
             rows.append((name, shape, scale, offset))
@@ -90,11 +92,11 @@ def copy_configs(source, target):
             shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
 
 
-def build(model, rule, target):
+def build(model, rule, target, prefix=""):
     """Saves, fills and reloads model; leaves configs and manifest in target. Returns the float32 and the bfloat16 model."""
     with tempfile.TemporaryDirectory() as tmp:
         model.save_pretrained(tmp)
-        rows = fill_directory(tmp, rule)
+        rows = fill_directory(tmp, rule, prefix)
         copy_configs(tmp, target)
         write_manifest(os.path.join(target, "manifest.tsv"), rows)
         full = type(model).from_pretrained(tmp, dtype=torch.float32) if is_hf(model) else \
@@ -106,7 +108,7 @@ def build(model, rule, target):
             stored.update(load_file(file))
     state = full.state_dict()
     for name, tensor in stored.items():  # what the library loaded is what the counter made
-        assert torch.equal(state[name], tensor), name
+        assert torch.equal(state[name[len(prefix):]], tensor), name
     return full.eval(), half.eval()
 
 
