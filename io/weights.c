@@ -1,0 +1,468 @@
+#include "io/weights.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io/safetensors.h"
+
+/* ---- checkpoint: one file or shards ---- */
+
+enum { MAX_SHARDS = 1000, MAX_INDEX_BYTES = 64 << 20 };
+
+struct checkpoint {
+    char              *path; /* of the single file or the index */
+    int                n;
+    struct safetensors shard[];
+};
+
+static gv_status open_shards(struct checkpoint *c, const char *dir, json_t *names, struct error *e)
+{
+    const char *name;
+    json_t     *unused;
+    json_object_foreach (names, name, unused) {
+        char path[4096];
+        if (strchr(name, '/') || (size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
+            return gv_fail(e, GV_ERR_MODEL, "%s: shard name \"%s\" is not a file of the same folder", c->path, name);
+        struct stat info;
+        if (stat(path, &info))
+            return gv_fail(e, GV_ERR_MODEL, "%s lists the shard %s, which is not there", c->path, name);
+        TRY(gv_safetensors_open(&c->shard[c->n], path, e));
+        c->n++;
+    }
+    return GV_OK;
+}
+
+/* The set of shard names in an index's weight_map. NULL and an error if there is none. */
+static json_t *shard_names(const char *path, struct error *e)
+{
+    struct stat info;
+    if (stat(path, &info) || info.st_size > MAX_INDEX_BYTES) {
+        gv_fail(e, GV_ERR_MODEL, "%s is larger than %d MiB", path, MAX_INDEX_BYTES >> 20);
+        return NULL;
+    }
+    json_error_t why;
+    json_t      *root = json_load_file(path, JSON_REJECT_DUPLICATES, &why), *names = json_object(), *v;
+    json_t      *map = json_object_get(root, "weight_map");
+    const char  *tensor;
+    if (!json_is_object(map))
+        gv_fail(e, GV_ERR_MODEL, "%s: %s", path, root ? "weight_map is not an object" : why.text);
+    json_object_foreach (map, tensor, v)
+        if (json_is_string(v))
+            json_object_set_new(names, json_string_value(v), json_true());
+    json_decref(root);
+    size_t n = json_object_size(names);
+    if (n == 0 || n > MAX_SHARDS) {
+        gv_fail(e, GV_ERR_MODEL, "%s names %zu shards; 1 to %d are usable", path, n, MAX_SHARDS);
+        json_decref(names);
+        return NULL;
+    }
+    return names;
+}
+
+static struct checkpoint *checkpoint_new(const char *path, size_t shards, struct error *e)
+{
+    struct checkpoint *c = calloc(1, sizeof *c + shards * sizeof c->shard[0]);
+    if (!c || !(c->path = strdup(path))) {
+        free(c);
+        gv_fail(e, GV_ERR_MEMORY, "no memory to open %s", path);
+        return NULL;
+    }
+    return c;
+}
+
+gv_status gv_checkpoint_open(struct checkpoint **out, const char *dir, const char *stem, struct error *e)
+{
+    *out = NULL;
+    char        path[4096];
+    struct stat info;
+    gv_status   status;
+    if ((size_t)snprintf(path, sizeof path, "%s/%s.safetensors.index.json", dir, stem) >= sizeof path)
+        return gv_fail(e, GV_ERR_IO, "%s: the path is too long", dir);
+    struct checkpoint *c = NULL;
+    if (!stat(path, &info)) {
+        json_t *names = shard_names(path, e);
+        if (!names)
+            return e->code;
+        c = checkpoint_new(path, json_object_size(names), e);
+        status = c ? open_shards(c, dir, names, e) : GV_ERR_MEMORY;
+        json_decref(names);
+    } else {
+        snprintf(path, sizeof path, "%s/%s.safetensors", dir, stem);
+        if (stat(path, &info))
+            return gv_fail(e, GV_ERR_MODEL, "%s holds neither %s.safetensors nor %s.safetensors.index.json", dir, stem, stem);
+        c = checkpoint_new(path, 1, e);
+        status = c ? gv_safetensors_open(&c->shard[0], path, e) : GV_ERR_MEMORY;
+        if (!status)
+            c->n = 1;
+    }
+    if (status)
+        gv_checkpoint_close(&c);
+    *out = c;
+    return status;
+}
+
+void gv_checkpoint_close(struct checkpoint **c)
+{
+    if (!*c)
+        return;
+    for (int i = 0; i < (*c)->n; i++)
+        gv_safetensors_close(&(*c)->shard[i]);
+    free((*c)->path);
+    free(*c);
+    *c = NULL;
+}
+
+const struct st_entry *gv_checkpoint_find(const struct checkpoint *c, const char *name)
+{
+    for (int i = 0; i < c->n; i++) {
+        const struct st_entry *t = gv_safetensors_find(&c->shard[i], name);
+        if (t)
+            return t;
+    }
+    return NULL;
+}
+
+const char *gv_checkpoint_path(const struct checkpoint *c)
+{
+    return c->path;
+}
+
+size_t gv_checkpoint_bytes(const struct checkpoint *c)
+{
+    size_t n = 0;
+    for (int i = 0; i < c->n; i++)
+        n += c->shard[i].map_bytes;
+    return n;
+}
+
+/* ---- weights: layers of bound rows ---- */
+
+struct bound {
+    const struct st_entry *source;
+    size_t                 offset; /* of the struct tensor in its layer */
+    enum weight_form       form;
+    size_t                 bytes; /* on the device; 0: used where it is mapped */
+};
+
+struct layer {
+    void         *base;
+    struct bound *row;
+    int           n;
+    size_t        bytes;
+    void         *memory; /* the device's copy; NULL when not resident */
+};
+
+struct weights {
+    struct checkpoint *checkpoint;
+    struct device     *device;
+    enum dtype         compute;
+    bool               stream;
+    struct layer      *layer;
+    int                n_layers;
+    int                pins;
+    bool               resident;
+    pthread_mutex_t    lock;
+};
+
+gv_status gv_weights_open(struct weights **out, struct checkpoint *c, struct device *d, enum dtype compute, struct error *e)
+{
+    struct weights *w = *out = calloc(1, sizeof *w);
+    if (!w) {
+        gv_checkpoint_close(&c);
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for a table of weights");
+    }
+    w->checkpoint = c;
+    w->device = d;
+    w->compute = compute;
+    pthread_mutex_init(&w->lock, NULL);
+    return GV_OK;
+}
+
+static struct tensor *field(void *base, const struct bound *b)
+{
+    return (struct tensor *)(void *)((char *)base + b->offset);
+}
+
+static void layer_release(struct weights *w, struct layer *l)
+{
+    if (!l->memory)
+        return;
+    gv_device_free(w->device, l->memory, l->bytes);
+    l->memory = NULL;
+    for (int i = 0; i < l->n; i++)
+        field(l->base, &l->row[i])->data = NULL;
+}
+
+void gv_weights_close(struct weights **out)
+{
+    struct weights *w = *out;
+    if (!w)
+        return;
+    for (int i = 0; i < w->n_layers; i++) {
+        layer_release(w, &w->layer[i]);
+        free(w->layer[i].row);
+    }
+    free(w->layer);
+    gv_checkpoint_close(&w->checkpoint);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+    *out = NULL;
+}
+
+/* ---- bind ---- */
+
+static void wanted_shape(const struct weight_row *row, const int64_t *sizes, int64_t *dim)
+{
+    for (int i = 0; i < row->rank; i++)
+        dim[i] = row->dim[i] > 0 ? sizes[row->dim[i]] : -(int64_t)row->dim[i];
+}
+
+/* Equal shapes; a vector may carry sizes of one around it ([C] and [C, 1, 1, 1], [1, 6, D] and [6, D]). */
+static bool shape_fits(const struct st_entry *t, int rank, const int64_t *dim, enum weight_form form)
+{
+    if (form != FORM_VECTOR) {
+        if (t->rank != rank)
+            return false;
+        return !memcmp(t->dim, dim, (size_t)rank * sizeof *dim);
+    }
+    int i = 0, k = 0;
+    for (;;) {
+        while (i < t->rank && t->dim[i] == 1)
+            i++;
+        while (k < rank && dim[k] == 1)
+            k++;
+        if (i == t->rank || k == rank)
+            return i == t->rank && k == rank;
+        if (t->dim[i++] != dim[k++])
+            return false;
+    }
+}
+
+/* The tensor that the row will be on the device: its final shape and type, no data yet. */
+static struct tensor final_tensor(const struct weights *w, const struct st_entry *t, enum weight_form form)
+{
+    int64_t dim[5] = { 1, 1, 1, 1, 1 }, count = 1;
+    for (int i = 0; i < t->rank; i++)
+        count *= t->dim[i];
+    switch (form) {
+    case FORM_VECTOR: dim[0] = count; return gv_tensor(NULL, GV_F32, 1, dim);
+    case FORM_TABLE: return gv_tensor(NULL, t->type, 2, t->dim);
+    case FORM_LINEAR: dim[0] = t->dim[0], dim[1] = t->dim[0] ? count / t->dim[0] : 0; return gv_tensor(NULL, w->compute, 2, dim);
+    case FORM_CONV:
+        dim[0] = t->dim[0], dim[4] = t->dim[1];
+        dim[1] = t->rank == 5 ? t->dim[2] : 1;
+        dim[2] = t->dim[t->rank - 2], dim[3] = t->dim[t->rank - 1];
+        return gv_tensor(NULL, w->compute, 5, dim);
+    }
+    return (struct tensor){ 0 };
+}
+
+static enum weight_use use_of(enum weight_form form)
+{
+    return form == FORM_LINEAR ? WEIGHT_LINEAR : form == FORM_CONV ? WEIGHT_CONV : WEIGHT_PLAIN;
+}
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + GV_ALIGN - 1) / GV_ALIGN * GV_ALIGN;
+}
+
+static gv_status misfit(const struct weights *w, const struct st_entry *t, const char *name, int rank, const int64_t *dim, struct error *e)
+{
+    char want[64], found[64];
+    gv_tensor_shape_text(gv_tensor(NULL, GV_F32, rank, dim), want, sizeof want);
+    struct tensor f = { .rank = (int8_t)(t->rank < GV_MAX_RANK ? t->rank : GV_MAX_RANK) };
+    memcpy(f.dim, t->dim, sizeof f.dim);
+    return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s is %s, wanted %s", gv_checkpoint_path(w->checkpoint), name,
+                   gv_tensor_shape_text(f, found, sizeof found), want);
+}
+
+static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix, const struct weight_row *row, const int64_t *sizes,
+                          struct error *e)
+{
+    char    name[512];
+    int64_t dim[5];
+    snprintf(name, sizeof name, "%s%s", prefix, row->name);
+    wanted_shape(row, sizes, dim);
+    struct tensor         *out = (struct tensor *)(void *)((char *)l->base + row->offset);
+    const struct st_entry *t = gv_checkpoint_find(w->checkpoint, name);
+    *out = (struct tensor){ 0 };
+    if (!t && row->optional)
+        return GV_OK;
+    if (!t) {
+        char want[64];
+        return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s is missing, wanted %s", gv_checkpoint_path(w->checkpoint), name,
+                       gv_tensor_shape_text(gv_tensor(NULL, GV_F32, row->rank, dim), want, sizeof want));
+    }
+    if (!shape_fits(t, row->rank, dim, row->form))
+        return misfit(w, t, name, row->rank, dim, e);
+    if (t->type != GV_F32 && t->type != GV_BF16 && t->type != GV_F16)
+        return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s has type %s; F32, BF16 and F16 are read", gv_checkpoint_path(w->checkpoint), name,
+                       gv_dtype_info(t->type)->name);
+    *out = final_tensor(w, t, row->form);
+    struct bound *b = &l->row[l->n++];
+    *b = (struct bound){ .source = t, .offset = row->offset, .form = row->form };
+    b->bytes = aligned(w->device->ops->prepared_bytes(w->device, out, use_of(row->form)));
+    l->bytes += b->bytes;
+    return GV_OK;
+}
+
+gv_status gv_weights_bind(struct weights *w, const char *prefix, const struct weight_row *rows, int n, const int64_t *sizes, void *base,
+                          struct error *e)
+{
+    struct layer *grown = realloc(w->layer, ((size_t)w->n_layers + 1) * sizeof *grown);
+    if (!grown)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for a table of weights");
+    w->layer = grown;
+    struct layer *l = &w->layer[w->n_layers];
+    *l = (struct layer){ .base = base, .row = calloc((size_t)n, sizeof *l->row) };
+    if (!l->row)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for a table of weights");
+    w->n_layers++;
+    for (int i = 0; i < n; i++)
+        TRY(bind_row(w, l, prefix, &rows[i], sizes, e));
+    return GV_OK;
+}
+
+/* ---- upload ---- */
+
+/* [O, C, kt, kh, kw] → [O, kt, kh, kw, C], elements of `bytes`. */
+static void conv_to_channels_last(unsigned char *dst, const unsigned char *src, const struct tensor *w, size_t bytes)
+{
+    int64_t taps = w->dim[1] * w->dim[2] * w->dim[3], channels = w->dim[4];
+    for (int64_t o = 0; o < w->dim[0]; o++)
+        for (int64_t k = 0; k < taps; k++)
+            for (int64_t c = 0; c < channels; c++, dst += bytes)
+                memcpy(dst, src + (size_t)((o * channels + c) * taps + k) * bytes, bytes);
+}
+
+static gv_status prepare_row(const struct weights *w, const struct bound *b, struct tensor *out, void *memory, struct error *e)
+{
+    struct tensor src = *out, want = *out;
+    void         *reordered = NULL;
+    src.type = b->source->type;
+    src.data = (void *)(uintptr_t)b->source->data; /* read only */
+    src.packed = false;
+    if (b->form == FORM_CONV) {
+        if (!(reordered = malloc(b->source->bytes + 1)))
+            return gv_fail(e, GV_ERR_MEMORY, "no memory to reorder tensor %s", b->source->name);
+        conv_to_channels_last(reordered, b->source->data, &want, (size_t)gv_dtype_info(src.type)->bytes);
+        src.data = reordered;
+    }
+    gv_status status = w->device->ops->prepare(w->device, memory, src, want.type, use_of(b->form), out, e);
+    free(reordered);
+    return status;
+}
+
+/* All rows of a layer into memory; the tensors of *base then point there. */
+static gv_status prepare_layer(const struct weights *w, const struct layer *l, void *base, void *memory, struct error *e)
+{
+    unsigned char *at = memory;
+    for (int i = 0; i < l->n; i++) {
+        TRY(prepare_row(w, &l->row[i], field(base, &l->row[i]), at, e));
+        at += l->row[i].bytes;
+    }
+    return GV_OK;
+}
+
+static bool streams(const struct weights *w, const struct layer *l)
+{
+    return w->stream && l != &w->layer[0];
+}
+
+size_t gv_weights_bytes(const struct weights *w)
+{
+    size_t n = 0;
+    for (int i = 0; i < w->n_layers; i++)
+        n += w->layer[i].bytes;
+    return n;
+}
+
+void gv_weights_stream(struct weights *w, bool stream)
+{
+    assert(!w->resident);
+    w->stream = stream;
+}
+
+static gv_status upload(struct weights *w, struct error *e)
+{
+    for (int i = 0; i < w->n_layers; i++) {
+        struct layer *l = &w->layer[i];
+        if (streams(w, l) || l->memory)
+            continue;
+        TRY(gv_device_alloc(w->device, l->bytes, "weights", &l->memory, e));
+        TRY(prepare_layer(w, l, l->base, l->memory, e));
+    }
+    w->resident = true;
+    return GV_OK;
+}
+
+static void release(struct weights *w)
+{
+    for (int i = 0; i < w->n_layers; i++)
+        layer_release(w, &w->layer[i]);
+    w->resident = false;
+}
+
+gv_status gv_weights_pin(struct weights *w, struct device *d, struct error *e)
+{
+    if (gv_device_is_null(d)) {
+        void *none;
+        for (int i = 0; i < w->n_layers; i++)
+            if (!streams(w, &w->layer[i]))
+                TRY(gv_device_alloc(d, w->layer[i].bytes, "weights", &none, e));
+        return GV_OK;
+    }
+    pthread_mutex_lock(&w->lock);
+    gv_status status = w->resident ? GV_OK : upload(w, e);
+    if (status)
+        release(w);
+    else
+        w->pins++;
+    pthread_mutex_unlock(&w->lock);
+    return status;
+}
+
+void gv_weights_unpin(struct weights *w, struct device *d)
+{
+    if (gv_device_is_null(d))
+        return;
+    pthread_mutex_lock(&w->lock);
+    assert(w->pins > 0);
+    w->pins--;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void gv_weights_drop(struct weights *w)
+{
+    pthread_mutex_lock(&w->lock);
+    if (!w->pins)
+        release(w);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static const struct layer *layer_of(const struct weights *w, const void *base)
+{
+    for (int i = 0; i < w->n_layers; i++)
+        if (w->layer[i].base == base)
+            return &w->layer[i];
+    return NULL;
+}
+
+const void *gv_weights_fetch(struct run *r, const struct weights *w, const void *base, void *copy, size_t bytes)
+{
+    const struct layer *l = layer_of(w, base);
+    assert(l);
+    if (!streams(w, l))
+        return base;
+    memcpy(copy, base, bytes);
+    void *memory = gv_scratch_bytes(r, l->bytes);
+    if (gv_run_ready(r) && !gv_device_is_null(r->device))
+        prepare_layer(w, l, copy, memory, &r->err);
+    return copy;
+}
