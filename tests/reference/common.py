@@ -10,9 +10,11 @@ the library versions. Batch dimensions of one are dropped.
     bf16_psnr.X    20 log10(2 / rmse) for pixels, which lie in [-1, 1] before the clamp
 """
 import glob
+import json
 import math
 import os
 import shutil
+import struct
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -134,6 +136,11 @@ class Tap:
             self.kept.setdefault(key, []).append(x.detach().float().clone())
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    def into_named(self, module, key, name):
+        def hook(_m, _args, kwargs):
+            self.kept.setdefault(key, []).append(kwargs[name].detach().float().clone())
+        self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
     def close(self):
         for h in self.handles:
             h.remove()
@@ -152,18 +159,23 @@ def psnr(a, b):
     return torch.tensor([20 * math.log10(2.0 / max(rmse, 1e-12))], dtype=torch.float32)
 
 
-def write_io(path, tensors, **metadata):
-    out = {}
-    for name, t in tensors.items():
-        t = torch.as_tensor(t).detach().to(torch.float32).contiguous().clone()
+def write_io(path, tensors):
+    """io.safetensors, written here and not by the library, whose header has no fixed order: a remake gives equal bytes."""
+    header, chunks, at = {"__metadata__": versions()}, [], 0
+    for name in sorted(tensors):
+        t = torch.as_tensor(tensors[name]).detach().to(torch.float32).contiguous()
         assert torch.isfinite(t).all(), name
-        out[name] = t
-    save_file(out, os.path.join(path, "io.safetensors"), metadata={**versions(), **metadata})
-    os.chmod(os.path.join(path, "io.safetensors"), 0o644)
-    size = os.path.getsize(os.path.join(path, "io.safetensors"))
-    print("%s: %d bytes" % (os.path.basename(path), size))
-    for name, t in sorted(out.items()):
+        chunks.append(t.numpy().astype("<f4").tobytes())
+        header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [at, at + len(chunks[-1])]}
+        at += len(chunks[-1])
         if t.numel() == 1:
             print("  %-32s %.4g" % (name, t.item()))
         else:
             print("  %-32s %-18s std %.4f  max %.4f" % (name, list(t.shape), t.std(), t.abs().max()))
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    file = os.path.join(path, "io.safetensors")
+    with open(file, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(chunks))
+    assert load_file(file).keys() == tensors.keys()
+    print("%s: %d bytes" % (os.path.basename(path), os.path.getsize(file)))

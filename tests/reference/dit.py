@@ -21,7 +21,7 @@ Names in io.safetensors, <r> one run ("a", "b", ...), N tokens in the order fram
 import torch
 from diffusers import WanTransformer3DModel
 
-from common import Tap, build, default_rule, error, filled, folder, write_io  # noqa: F401, scripts take them from here
+from common import Tap, default_rule, error
 
 
 def model(**changes):

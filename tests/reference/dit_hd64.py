@@ -5,7 +5,8 @@ a token. Names: see dit.py.
     b   x and text of a, first latent frame known at t = 0: block0, out
     c   x and text of a, block-causal style: t = 0, 0, 500 by latent frame: out
 """
-from dit import ROOT3, build, filled, folder, model, record, rule, token_times, write_io
+from common import build, filled, folder, write_io
+from dit import ROOT3, model, record, rule, token_times
 
 CHANGES = dict(attention_head_dim=64, num_layers=2)
 

@@ -5,7 +5,8 @@ keys and values. Names: see dit.py.
 """
 import torch
 
-from dit import ROOT3, build, filled, folder, model, record, rule, write_io
+from common import build, filled, folder, write_io
+from dit import ROOT3, model, record, rule
 
 CHANGES = dict(in_channels=36, image_dim=64, added_kv_proj_dim=256)
 

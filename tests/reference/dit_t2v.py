@@ -6,7 +6,8 @@
 """
 import torch
 
-from dit import ROOT3, build, filled, folder, model, record, rule, token_times, write_io
+from common import build, filled, folder, write_io
+from dit import ROOT3, model, record, rule, token_times
 
 if __name__ == "__main__":
     path = folder("dit_t2v")

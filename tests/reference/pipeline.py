@@ -10,6 +10,14 @@ arguments of the call) and io.safetensors:
     latents.step<i>                  [16, F, h, w]    after step i
     frames                           [3, T, H, W]     decoder output before the clamp; the pipeline's own frames are
                                                       (clamp(frames, -1, 1) + 1) / 2
+  image to video, <r> one picture, "a" of the target size, "b" not (no frames stored); the names above behind
+  <r>., but for the prompts, latents.init and timesteps, which are shared:
+    <r>.picture      [H, W, 3]       8-bit codes
+    <r>.pixels       [3, H, W]       what the VAE gets as first frame: LANCZOS by PIL to the target size, [-1, 1]
+    <r>.condition    [20, F, h, w]   channels 16..35 of the model's input: mask 4, picture latent 16
+                     [16, 1, h, w]   known first frame: its normalised latent, put into frame 0 of every stored step
+    <r>.clip_pixels  [3, 56, 56]     from the picture itself, not from its resized form
+    <r>.image        [17, 64]        CLIP tokens
     bf16_error.latents, bf16_psnr.frames              text and image encoder and transformer in bfloat16, VAE float32
     bf16_psnr.frames.vae                              VAE in bfloat16 as well
 """
@@ -21,15 +29,17 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from transformers import UMT5EncoderModel
 
+import clip
 import dit
 import umt5
 import vae
-from common import Tap, copy_configs, error, fill_directory, filled, folder, psnr, weight_files, write_io  # noqa: F401
+from common import Tap, copy_configs, error, fill_directory, filled, psnr, weight_files, write_io
 from fill import write_manifest
 from tokenizer import tokenizer
 
 NEGATIVE = "low quality， blurry"
-RULES = {"text_encoder": umt5.rule, "transformer": dit.rule, "vae": vae.rule}
+RULES = {"text_encoder": umt5.rule, "transformer": dit.rule, "vae": vae.rule, "image_encoder": clip.rule}
+PREFIXES = {"image_encoder": clip.PREFIX}
 
 
 def components(shift, dit_changes, vae_case="vae"):
@@ -46,7 +56,7 @@ def save(pipe, path, tmp):
     for name in sorted(os.listdir(tmp)):
         sub = os.path.join(tmp, name)
         if os.path.isdir(sub):
-            rows = fill_directory(sub, RULES[name]) if weight_files(sub) else []
+            rows = fill_directory(sub, RULES[name], PREFIXES.get(name, "")) if weight_files(sub) else []
             copy_configs(sub, os.path.join(path, name))
             if rows:
                 write_manifest(os.path.join(path, name, "manifest.tsv"), rows)
@@ -56,11 +66,15 @@ def init_latents(frames, height, width, name="input.latents"):
     return filled(name, (16, (frames - 1) // 4 + 1, height // 8, width // 8), dit.ROOT3)
 
 
-def call(pipe, request, latents, known=None, **extra):
-    """Runs the pipeline; known: keeps the condition in frame 0 of every stored latent."""
+def call(pipe, request, latents, known=False, **extra):
+    """Runs the pipeline. known: the first latent frame is given; it is put into every stored latent."""
     tap = Tap()
     tap.out(pipe.vae.decoder, "frames")
-    steps, velocity, condition = [], [], []
+    tap.into(pipe.transformer, "model_input")
+    if getattr(pipe, "image_encoder", None) is not None:
+        tap.into_named(pipe.image_encoder, "clip_pixels", "pixel_values")
+        tap.into_named(pipe.transformer, "image", "encoder_hidden_states_image")
+    steps, velocity, latent, pixels = [], [], [], []
     step = pipe.scheduler.step
 
     def spy(v, *a, **k):
@@ -71,7 +85,8 @@ def call(pipe, request, latents, known=None, **extra):
 
     def spy_encode(x, *a, **k):
         out = encode(x, *a, **k)
-        condition.append(out.latent_dist.mode()[0].float().clone())
+        latent.append(out.latent_dist.mode()[0].float().clone())
+        pixels.append(x[0, :, 0].float().clone())
         return out
 
     def after(_pipe, _i, _t, kept):
@@ -90,14 +105,18 @@ def call(pipe, request, latents, known=None, **extra):
     again = (frames.clamp(-1, 1) + 1) / 2
     if pipe.vae.dtype == torch.float32:
         assert (torch.from_numpy(video).permute(3, 0, 1, 2) - again).abs().max() < 1e-6
-    if condition:
+    kept = dict(steps=steps, velocity0=velocity[0], frames=frames, timesteps=pipe.scheduler.timesteps.clone())
+    if latent:
         mean, std = vae.statistics(pipe.vae)
-        condition = [(condition[0] - mean) / std]
+        kept["pixels"] = pixels[0]
+        kept["condition"] = (latent[0] - mean) / std if known else tap["model_input"][0][16:]
+        for key in ("clip_pixels", "image"):
+            if key in tap.kept:
+                kept[key] = tap[key][0]
     if known:
         for x in steps:
-            x[:, :1] = condition[0]
-    return dict(steps=steps, velocity0=velocity[0], frames=frames, condition=condition[0] if condition else None,
-                timesteps=pipe.scheduler.timesteps.clone())
+            x[:, :1] = kept["condition"]
+    return kept
 
 
 def embeds(pipe, request, text):
@@ -110,14 +129,16 @@ def embeds(pipe, request, text):
     return ids, x[:len(ids)]
 
 
-def record(io, pipes, request, latents, prefix="", store_frames=True, known=None, **extra):
+def record(io, pipes, request, latents, prefix="", store_frames=True, known=False, **extra):
     """pipes: float32, bfloat16 with float32 VAE, bfloat16."""
     full = call(pipes[0], request, latents, known, **extra)
-    io[prefix + "latents.init"] = latents
-    io[prefix + "timesteps"] = full["timesteps"]
+    io["latents.init"], io["timesteps"] = latents, full["timesteps"]
     io[prefix + "velocity0"] = full["velocity0"]
     for i, x in enumerate(full["steps"]):
         io["%slatents.step%d" % (prefix, i)] = x
+    for name in ("pixels", "condition", "clip_pixels", "image"):
+        if name in full:
+            io[prefix + name] = full[name]
     if store_frames:
         io[prefix + "frames"] = full["frames"]
     low, lowest = (call(p, request, latents, known, **extra) for p in pipes[1:])

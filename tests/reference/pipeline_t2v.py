@@ -1,13 +1,13 @@
-"""Golden of diffusers' WanPipeline, text to video, and with `pipeline_t2v.py expand` of the shipped family's form
-(head_dim 64, its VAE widths, 64 text rows, one timestep a token, no guidance). Names: see pipeline.py.
+"""Golden of diffusers' WanPipeline, text to video, and (pipeline_t2v_expand.py) of the shipped family's form: head_dim 64,
+its VAE widths, 64 text rows, one timestep a token, no guidance. Names: see pipeline.py.
 """
-import sys
 import tempfile
 
 from diffusers import WanPipeline
 
 import dit_hd64
 import pipeline as p
+from common import folder
 
 CASES = {
     "pipeline_t2v": (dict(shift=3.0, dit_changes={}, vae_case="vae"), {}, dict(
@@ -19,10 +19,9 @@ CASES = {
         guidance_scale=1.0, max_sequence_length=64)),
 }
 
-if __name__ == "__main__":
-    case = "pipeline_t2v_expand" if sys.argv[1:] == ["expand"] else "pipeline_t2v"
+def make(case):
     parts, options, request = CASES[case]
-    path = p.folder(case)
+    path = folder(case)
     io = {}
     with tempfile.TemporaryDirectory() as tmp:
         p.save(WanPipeline(**p.components(**parts), **options), path, tmp)
@@ -32,3 +31,7 @@ if __name__ == "__main__":
         io["negative.ids"], io["negative.embeds"] = p.embeds(pipes[0], request, request["negative_prompt"])
     p.record(io, pipes, request, p.init_latents(request["num_frames"], request["height"], request["width"]))
     p.write(path, io, request)
+
+
+if __name__ == "__main__":
+    make("pipeline_t2v")

@@ -1,4 +1,4 @@
-"""Golden of the Wan 2.1 VAE (diffusers AutoencoderKLWan), and of the shipped family's with `vae.py shipped`.
+"""Golden of the Wan 2.1 VAE (diffusers AutoencoderKLWan), and of the shipped family's (vae_shipped.py).
 
 Widths 16/32/64/64, one residual block a level. (vae_shipped: encoder base 16, decoder base 32, levels [1,1,2,4].)
 The chunks of encode and decode are slices: chunk 0 is frame 0; chunk k is latent frame k, pixel frames 4k-3..4k.
@@ -11,7 +11,7 @@ io.safetensors
     dec.latent       [16, 5, 4, 6]     normalised: fill("input.latent", ..., scale sqrt 3)    (shipped: 3 frames)
     dec.z            [16, 5, 4, 6]     latent * latents_std + latents_mean, before post_quant_conv
     dec.frames       [3, 17, 32, 48]   before the clamp
-  vae only, a smaller picture, activations stage by stage of chunk 0 and of chunk 1 (c1: those under 64 KB):
+  vae only, a smaller picture, activations stage by stage of chunk 0 and of chunk 1 (c1: those under 32 KB):
     trace.enc.frames not stored: fill("trace.frames", [3, 5, 16, 24], scale 1)
     trace.dec.z      [16, 2, 2, 3]     before post_quant_conv
     trace.enc.c<k>.{conv_in, down0..6, mid, out}     down: the flat list res, down2d, res, down3d, res, down3d, res
@@ -19,8 +19,6 @@ io.safetensors
   of chunk k alone, [C, frames, rows, columns]; enc out is before quant_conv.
     bf16_error.{enc.moments, dec.frames}, bf16_psnr.dec.frames     the whole VAE in bfloat16
 """
-import sys
-
 import torch
 from diffusers import AutoencoderKLWan
 
@@ -85,13 +83,12 @@ def trace(vae, frames, z):
     for key, chunks in tap.kept.items():
         side, stage = key.split(".", 1)
         for k, x in enumerate(chunks):
-            if k == 0 or (x.numel() * 4 < 65536 and not stage.startswith("mid.")):
+            if k == 0 or (x.numel() * 4 < 32768 and not stage.startswith("mid.")):
                 out["trace.%s.c%d.%s" % (side, k, stage)] = x[0]
     return out
 
 
-if __name__ == "__main__":
-    case = "vae_shipped" if sys.argv[1:] == ["shipped"] else "vae"
+def make(case):
     path = folder(case)
     full, half = build(AutoencoderKLWan(**CONFIGS[case]), rule, path)
     mean, std = statistics(full)
@@ -116,3 +113,7 @@ if __name__ == "__main__":
     io["bf16_error.dec.frames"] = error(low, pixels)
     io["bf16_psnr.dec.frames"] = psnr(low, pixels)
     write_io(path, io)
+
+
+if __name__ == "__main__":
+    make("vae")
