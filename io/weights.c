@@ -252,7 +252,10 @@ static struct tensor final_tensor(const struct weights *w, const struct st_entry
     switch (form) {
     case FORM_VECTOR: dim[0] = count; return gv_tensor(NULL, GV_F32, 1, dim);
     case FORM_TABLE: return gv_tensor(NULL, t->type, 2, t->dim);
-    case FORM_LINEAR: dim[0] = t->dim[0], dim[1] = t->dim[0] ? count / t->dim[0] : 0; return gv_tensor(NULL, w->compute, 2, dim);
+    case FORM_LINEAR:
+    case FORM_LINEAR_F32:
+        dim[0] = t->dim[0], dim[1] = t->dim[0] ? count / t->dim[0] : 0;
+        return gv_tensor(NULL, form == FORM_LINEAR ? w->compute : GV_F32, 2, dim);
     case FORM_CONV:
         dim[0] = t->dim[0], dim[4] = t->dim[1];
         dim[1] = t->rank == 5 ? t->dim[2] : 1;
@@ -264,7 +267,7 @@ static struct tensor final_tensor(const struct weights *w, const struct st_entry
 
 static enum weight_use use_of(enum weight_form form)
 {
-    return form == FORM_LINEAR ? WEIGHT_LINEAR : form == FORM_CONV ? WEIGHT_CONV : WEIGHT_PLAIN;
+    return form == FORM_LINEAR || form == FORM_LINEAR_F32 ? WEIGHT_LINEAR : form == FORM_CONV ? WEIGHT_CONV : WEIGHT_PLAIN;
 }
 
 static size_t aligned(size_t bytes)
@@ -312,18 +315,27 @@ static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix
     return GV_OK;
 }
 
+/* A new layer, or the last one again when the same struct is bound in several goes. */
+static struct layer *layer_for(struct weights *w, void *base)
+{
+    if (w->n_layers && w->layer[w->n_layers - 1].base == base)
+        return &w->layer[w->n_layers - 1];
+    struct layer *grown = realloc(w->layer, ((size_t)w->n_layers + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    w->layer = grown;
+    w->layer[w->n_layers] = (struct layer){ .base = base };
+    return &w->layer[w->n_layers++];
+}
+
 gv_status gv_weights_bind(struct weights *w, const char *prefix, const struct weight_row *rows, int n, const int64_t *sizes, void *base,
                           struct error *e)
 {
-    struct layer *grown = realloc(w->layer, ((size_t)w->n_layers + 1) * sizeof *grown);
+    struct layer *l = layer_for(w, base);
+    struct bound *grown = l ? realloc(l->row, (size_t)(l->n + n) * sizeof *grown) : NULL;
     if (!grown)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for a table of weights");
-    w->layer = grown;
-    struct layer *l = &w->layer[w->n_layers];
-    *l = (struct layer){ .base = base, .row = calloc((size_t)n, sizeof *l->row) };
-    if (!l->row)
-        return gv_fail(e, GV_ERR_MEMORY, "no memory for a table of weights");
-    w->n_layers++;
+    l->row = grown;
     for (int i = 0; i < n; i++)
         TRY(bind_row(w, l, prefix, &rows[i], sizes, e));
     return GV_OK;

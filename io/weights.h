@@ -29,6 +29,7 @@ size_t                 gv_checkpoint_bytes(const struct checkpoint *c);
 enum weight_form {
     FORM_VECTOR, /* f32 on the device, any shape flattened: biases, norms, modulation tables */
     FORM_LINEAR, /* [M, ...] → [M, K] for gv_linear, run->compute */
+    FORM_LINEAR_F32, /* the same in f32: small products whose rounding would be felt everywhere */
     FORM_CONV,   /* [O, C, (kt,) kh, kw] → [O, kt, kh, kw, C] for gv_conv, run->compute */
     FORM_TABLE   /* [V, D] for gv_gather, in the file's own type */
 };
@@ -49,7 +50,8 @@ gv_status gv_weights_open(struct weights **out, struct checkpoint *c, struct dev
 void      gv_weights_close(struct weights **w);
 
 /* Bind a layer: every row's tensor is found by prefix + name, its shape compared, its field in *layer given shape and final
- * type. Optional rows that are absent leave an absent tensor. *layer must outlive the weights.
+ * type. Optional rows that are absent leave an absent tensor. *layer must outlive the weights; bound again at once, it
+ * takes further rows.
  * Errors: MODEL: file, tensor, shape wanted, shape found. */
 gv_status gv_weights_bind(struct weights *w, const char *prefix, const struct weight_row *rows, int n, const int64_t *sizes,
                           void *layer, struct error *e);
