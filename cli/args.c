@@ -1,0 +1,408 @@
+/* The table of options, and the parser that it drives.
+ *
+ * Accepted: --name value, --name=value, -x value, -xvalue, flags side by side (-qy), "--" before words that begin with a
+ * dash. The last of two wins, as in most commands. What would surprise you: names are never abbreviated, so that a script
+ * written today means the same when a longer option is born; a value is whatever follows, even when it begins with a dash. */
+#include "args.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIELD(f) offsetof(struct cli_args, f)
+
+static const char WHAT[] = "What to make", HOW[] = "How to make it", OUT[] = "Output", MACHINE[] = "Machine",
+                  SAY[] = "What to say", SHOW[] = "What to show";
+
+enum { ALL = CLI_VIDEO | CLI_INFO | CLI_BENCH, RUNS = CLI_VIDEO | CLI_BENCH };
+
+/* clang-format off: a row reads across */
+const struct cli_option cli_options[] = {
+    { "prompt-file", 'f', ARG_TEXT, CLI_VIDEO, FIELD(prompt_file), 0, 0, "FILE", WHAT,
+      "read the prompt from FILE; - is stdin" },
+    { "negative", 'n', ARG_TEXT, CLI_VIDEO, FIELD(negative), 0, 0, "TEXT", WHAT,
+      "what the clip should not show; read only where guidance is not 1" },
+    { "image", 'i', ARG_TEXT, CLI_VIDEO, FIELD(image), 0, 0, "FILE", WHAT, "picture that the clip begins with" },
+    { "last-image", 0, ARG_TEXT, CLI_VIDEO, FIELD(last_image), 0, 0, "FILE", WHAT, "picture that the clip ends with" },
+    { "size", 0, ARG_SIZE, CLI_VIDEO, FIELD(width), 16, 16384, "WxH", WHAT, "width and height in pixels" },
+    { "width", 0, ARG_COUNT, CLI_VIDEO, FIELD(width), 16, 16384, "N", WHAT,
+      "width alone; with --image the height follows the picture" },
+    { "height", 0, ARG_COUNT, CLI_VIDEO, FIELD(height), 16, 16384, "N", WHAT,
+      "height alone; with --image the width follows the picture" },
+    { "frames", 0, ARG_COUNT, CLI_VIDEO, FIELD(frames), 1, 100000, "N", WHAT,
+      "length in frames; rounded to what the model can make, and said" },
+    { "seconds", 0, ARG_REAL, RUNS, FIELD(seconds), 0.01, 3600, "S", WHAT,
+      "video: length in seconds instead of --frames; bench: how long to measure (default 5)" },
+    { "fps", 0, ARG_REAL, CLI_VIDEO, FIELD(fps), 0.1, 1000, "N", WHAT, "frames a second" },
+
+    { "model", 'm', ARG_TEXT, CLI_VIDEO, FIELD(model), 0, 0, "DIR", HOW, "model directory in the diffusers layout" },
+    { "steps", 0, ARG_COUNT, CLI_VIDEO, FIELD(steps), 1, 1000, "N", HOW, "denoising steps" },
+    { "guidance", 0, ARG_REAL, CLI_VIDEO, FIELD(guidance), 0, 100, "X", HOW,
+      "weight of the prompt against the negative prompt; 1 is off and twice as fast" },
+    { "shift", 0, ARG_REAL, CLI_VIDEO, FIELD(shift), 0.01, 100, "X", HOW,
+      "sigma shift: higher spends more steps on the large shapes" },
+    { "solver", 0, ARG_TEXT, CLI_VIDEO, FIELD(solver), 0, 0, "NAME", HOW, "unipc, euler or dpm++" },
+    { "seed", 's', ARG_COUNT, CLI_VIDEO, FIELD(seed), 0, 9223372036854775807.0, "N", HOW,
+      "start of the noise; chosen by chance when left out, always printed" },
+    { "noise", 0, ARG_TEXT, CLI_VIDEO, FIELD(noise), 0, 0, "NAME", HOW, "where the noise comes from: genvid" },
+    { "option", 0, ARG_PAIR, CLI_VIDEO, FIELD(options), 0, 0, "NAME=VALUE", HOW,
+      "an option of the model, as `genvid info --options` lists them; may be repeated" },
+
+    { "output", 'o', ARG_TEXT, CLI_VIDEO, FIELD(output), 0, 0, "FILE", OUT,
+      "where the clip goes; its extension is the format, %04d makes a sequence of pictures, - is stdout" },
+    { "format", 0, ARG_TEXT, CLI_VIDEO, FIELD(format), 0, 0, "NAME", OUT,
+      "format, whatever the extension; needed for stdout: y4m or rgb" },
+    { "overwrite", 'y', ARG_FLAG, CLI_VIDEO, FIELD(overwrite), 0, 0, NULL, OUT,
+      "replace the file given with -o if it exists; refused without" },
+    { "report", 0, ARG_TEXT, CLI_VIDEO, FIELD(report), 0, 0, "FILE", OUT,
+      "write stages, seconds, peak bytes, tokens, FLOPs and settings to FILE as JSON" },
+    { "dry-run", 0, ARG_FLAG, CLI_VIDEO, FIELD(dry_run), 0, 0, NULL, OUT, "say what the render would take and stop" },
+
+    { "device", 0, ARG_TEXT, ALL, FIELD(device), 0, 0, "NAME", MACHINE,
+      "device to compute on, as `genvid info --devices` lists them" },
+    { "threads", 't', ARG_COUNT, ALL, FIELD(threads), 1, 256, "N", MACHINE,
+      "threads; one a core when left out. The frames do not depend on it" },
+    { "precision", 0, ARG_TEXT, ALL, FIELD(precision), 0, 0, "NAME", MACHINE,
+      "f32 or bf16; what the device does fast when left out" },
+    { "cpu-level", 0, ARG_TEXT, ALL, FIELD(cpu_level), 0, 0, "NAME", MACHINE,
+      "no instructions above c, avx2, avx512 or avx512bf16" },
+    { "budget", 0, ARG_BYTES, ALL, FIELD(budget), 1048576, 9223372036854775807.0, "BYTES", MACHINE,
+      "memory to stay under: 800M, 6G; what is free when left out" },
+
+    { "devices", 0, ARG_FLAG, CLI_INFO, FIELD(list_devices), 0, 0, NULL, SHOW, "devices of this machine, one a line" },
+    { "formats", 0, ARG_FLAG, CLI_INFO, FIELD(list_formats), 0, 0, NULL, SHOW, "output formats of this build, one a line" },
+    { "options", 0, ARG_FLAG, CLI_INFO, FIELD(list_options), 0, 0, NULL, SHOW, "options of the model, one a line" },
+    { "words", 0, ARG_FLAG, CLI_INFO, FIELD(list_words), 0, 0, NULL, SHOW, "words that the model was taught, one a line" },
+    { "man", 0, ARG_FLAG, CLI_HELP, FIELD(man), 0, 0, NULL, SHOW, "the manual page, for man -l -" },
+
+    { "json", 0, ARG_FLAG, ALL, FIELD(json), 0, 0, NULL, SAY, "JSON: the result on stdout, one event a line on stderr" },
+    { "quiet", 'q', ARG_FLAG, ALL, FIELD(quiet), 0, 0, NULL, SAY, "only the seed, warnings and failures" },
+    { "verbose", 'v', ARG_FLAG, ALL, FIELD(verbose), 0, 0, NULL, SAY, "what the library does, in detail" },
+    { "help", 'h', ARG_FLAG, ALL | CLI_HELP, FIELD(help), 0, 0, NULL, SAY, "this text" },
+    { "version", 0, ARG_FLAG, ALL | CLI_HELP, FIELD(version), 0, 0, NULL, SAY, "name and version" },
+};
+/* clang-format on */
+const size_t cli_n_options = sizeof cli_options / sizeof cli_options[0];
+
+const struct cli_command cli_commands[] = {
+    { "video", "[PROMPT] [options]", "make a clip from a prompt, and from a picture if one is given", CLI_VIDEO, 1 },
+    { "info", "[MODEL] [options]", "say what is here: model, devices, formats, options, words", CLI_INFO, 1 },
+    { "bench", "[options]", "measure the operations that a render is made of", CLI_BENCH, 0 },
+    { "help", "[COMMAND|output|exit|files]", "explain a command or a subject", CLI_HELP, 1 },
+};
+const size_t cli_n_commands = sizeof cli_commands / sizeof cli_commands[0];
+
+const struct cli_command *cli_command_find(const char *name)
+{
+    for (size_t i = 0; i < cli_n_commands; i++)
+        if (!strcmp(cli_commands[i].name, name))
+            return &cli_commands[i];
+    return NULL;
+}
+
+/* ---- the nearest name ---------------------------------------------------------------------------------------------- */
+
+static int min3(int a, int b, int c)
+{
+    const int m = a < b ? a : b;
+    return m < c ? m : c;
+}
+
+/* Edit distance with neighbours swapped counted as one, on words of up to 31 bytes; longer ones are far from everything. */
+static int distance(const char *a, const char *b)
+{
+    enum { MAX = 32 };
+    const int na = (int)strlen(a), nb = (int)strlen(b);
+    int       d[MAX][MAX];
+    if (na >= MAX || nb >= MAX)
+        return MAX;
+    for (int i = 0; i <= na; i++)
+        d[i][0] = i;
+    for (int j = 0; j <= nb; j++)
+        d[0][j] = j;
+    for (int i = 1; i <= na; i++)
+        for (int j = 1; j <= nb; j++) {
+            d[i][j] = min3(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < d[i][j])
+                d[i][j] = d[i - 2][j - 2] + 1;
+        }
+    return d[na][nb];
+}
+
+static void nearer(const char *word, const char *candidate, const char **best, int *least)
+{
+    const bool begins = strlen(word) >= 2 && !strncmp(word, candidate, strlen(word));
+    const int  d      = begins ? 1 : distance(word, candidate);
+    if (d < *least) {
+        *least = d;
+        *best  = candidate;
+    }
+}
+
+const char *cli_nearest(const char *word, unsigned of)
+{
+    const char *best  = NULL;
+    int         least = strlen(word) < 5 ? 2 : 4; /* a distance has to be below this */
+    for (size_t i = 0; !of && i < cli_n_commands; i++)
+        nearer(word, cli_commands[i].name, &best, &least);
+    for (size_t i = 0; of && i < cli_n_options; i++)
+        if (cli_options[i].commands & of)
+            nearer(word, cli_options[i].name, &best, &least);
+    return best;
+}
+
+/* ---- parsing ------------------------------------------------------------------------------------------------------- */
+
+/* The words still to come, and where the reason of a failure goes. */
+struct reader {
+    struct cli_args *a;
+    char           **argv;
+    int              argc, at;
+    char            *message;
+    size_t           size;
+};
+
+static bool fail(struct reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static bool fail(struct reader *r, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(r->message, r->size, fmt, args);
+    va_end(args);
+    return false;
+}
+
+static void *field(struct reader *r, const struct cli_option *o)
+{
+    return (char *)r->a + o->offset;
+}
+
+/* A whole number that fills text from *end's start on; *end is left at the first byte behind it. */
+static bool whole(const char *text, const char **end, int64_t *out)
+{
+    char *stop = NULL;
+    if (*text < '0' || *text > '9')
+        if (*text != '-' || text[1] < '0' || text[1] > '9')
+            return false;
+    errno             = 0;
+    const long long n = strtoll(text, &stop, 10);
+    *end              = stop;
+    *out              = n;
+    return errno == 0;
+}
+
+static bool in_range(const struct cli_option *o, int64_t n)
+{
+    return n >= (int64_t)o->min && (o->max >= 9e18 || n <= (int64_t)o->max);
+}
+
+static bool refuse_count(struct reader *r, const struct cli_option *o, const char *text, const char *kind)
+{
+    if (o->max >= 9e18)
+        return fail(r, "--%s is \"%s\"; expected %s from %.0f to 9223372036854775807", o->name, text, kind, o->min);
+    return fail(r, "--%s is \"%s\"; expected %s from %.0f to %.0f", o->name, text, kind, o->min, o->max);
+}
+
+static bool read_count(struct reader *r, const struct cli_option *o, const char *text)
+{
+    const char *end = text;
+    int64_t     n   = 0;
+    if (!whole(text, &end, &n) || *end || !in_range(o, n))
+        return refuse_count(r, o, text, "a whole number");
+    *(int64_t *)field(r, o) = n;
+    return true;
+}
+
+static bool read_size(struct reader *r, const struct cli_option *o, const char *text)
+{
+    const char *end = text;
+    int64_t     w = 0, h = 0;
+    const bool  ok = whole(text, &end, &w) && (*end == 'x' || *end == 'X') && whole(end + 1, &end, &h) && !*end;
+    if (!ok || !in_range(o, w) || !in_range(o, h))
+        return refuse_count(r, o, text, "WIDTHxHEIGHT, each");
+    int64_t *size = field(r, o);
+    size[0]       = w;
+    size[1]       = h;
+    return true;
+}
+
+static bool read_real(struct reader *r, const struct cli_option *o, const char *text)
+{
+    char        *end = NULL;
+    const double x   = strtod(text, &end);
+    /* strtod also takes "inf", "nan" and hexadecimal; nobody means those */
+    if (end == text || *end || text[strspn(text, "+-.0123456789eE")] || !isfinite(x) || x < o->min || x > o->max)
+        return fail(r, "--%s is \"%s\"; expected a number from %g to %g", o->name, text, o->min, o->max);
+    *(double *)field(r, o) = x;
+    return true;
+}
+
+static bool read_bytes(struct reader *r, const struct cli_option *o, const char *text)
+{
+    static const char letters[] = "KMGT";
+    char             *end       = NULL;
+    double            x         = strtod(text, &end);
+    const char       *unit      = end != text && *end ? strchr(letters, *end & ~0x20) : NULL;
+    if (unit) {
+        for (const char *u = letters; u <= unit; u++)
+            x *= 1024;
+        end++;
+        if (*end == 'i')
+            end++;
+    }
+    if (end != text && *end == 'B')
+        end++;
+    if (end == text || *end || *text < '0' || *text > '9' || !(x >= o->min) || x >= 9e18)
+        return fail(r, "--%s is \"%s\"; expected bytes from 1M up, such as 800M or 6G", o->name, text);
+    *(int64_t *)field(r, o) = (int64_t)x;
+    return true;
+}
+
+static bool read_pair(struct reader *r, const struct cli_option *o, const char *text)
+{
+    struct cli_args *a      = r->a;
+    const char      *equals = strchr(text, '=');
+    if (!equals || equals == text)
+        return fail(r, "--%s is \"%s\"; expected NAME=VALUE", o->name, text);
+    if (a->n_options == CLI_MAX_PAIRS)
+        return fail(r, "--%s was given more than %d times", o->name, CLI_MAX_PAIRS);
+    char *name = strndup(text, (size_t)(equals - text));
+    if (!name)
+        return fail(r, "no memory for --%s", o->name);
+    a->names[a->n_options]     = name;
+    a->options[a->n_options++] = (gv_option){ name, equals + 1 };
+    return true;
+}
+
+static bool read_value(struct reader *r, const struct cli_option *o, const char *text)
+{
+    switch (o->type) {
+    case ARG_FLAG: break;
+    case ARG_COUNT: return read_count(r, o, text);
+    case ARG_REAL: return read_real(r, o, text);
+    case ARG_BYTES: return read_bytes(r, o, text);
+    case ARG_SIZE: return read_size(r, o, text);
+    case ARG_PAIR: return read_pair(r, o, text);
+    case ARG_TEXT: *(const char **)field(r, o) = text; break;
+    }
+    return true;
+}
+
+static bool take(struct reader *r, const struct cli_option *o, const char *attached)
+{
+    if (o->type == ARG_FLAG) {
+        if (attached)
+            return fail(r, "--%s takes no value", o->name);
+        *(bool *)field(r, o) = true;
+        return true;
+    }
+    if (!attached && r->at == r->argc)
+        return fail(r, "--%s needs a value: %s", o->name, o->value);
+    return read_value(r, o, attached ? attached : r->argv[r->at++]);
+}
+
+static bool unknown(struct reader *r, const char *name, size_t length)
+{
+    char word[64];
+    snprintf(word, sizeof word, "%.*s", length < 63 ? (int)length : 63, name);
+    const char *near = cli_nearest(word, r->a->command->bit);
+    if (near)
+        return fail(r, "unknown option --%s; did you mean --%s?", word, near);
+    return fail(r, "unknown option --%s", word);
+}
+
+static bool read_long(struct reader *r, const char *word)
+{
+    const char  *equals = strchr(word, '=');
+    const size_t length = equals ? (size_t)(equals - word) : strlen(word);
+    for (size_t i = 0; i < cli_n_options; i++) {
+        const struct cli_option *o = &cli_options[i];
+        if (o->commands & r->a->command->bit && strlen(o->name) == length && !strncmp(o->name, word, length))
+            return take(r, o, equals ? equals + 1 : NULL);
+    }
+    return unknown(r, word, length);
+}
+
+static const struct cli_option *by_letter(unsigned command, char letter)
+{
+    for (size_t i = 0; i < cli_n_options; i++)
+        if (cli_options[i].letter == letter && cli_options[i].commands & command)
+            return &cli_options[i];
+    return NULL;
+}
+
+static bool read_letters(struct reader *r, const char *letters)
+{
+    for (const char *p = letters; *p; p++) {
+        const struct cli_option *o = by_letter(r->a->command->bit, *p);
+        if (!o)
+            return fail(r, "unknown option -%c", *p);
+        if (o->type != ARG_FLAG)
+            return take(r, o, p[1] ? p + 1 : NULL);
+        if (!take(r, o, NULL))
+            return false;
+    }
+    return true;
+}
+
+static bool read_word(struct reader *r, const char *word)
+{
+    struct cli_args *a = r->a;
+    if (a->n_words >= a->command->words) {
+        if (a->command->bit == CLI_VIDEO)
+            return fail(r, "\"%s\" is one word too many; put the prompt into quotes", word);
+        return fail(r, "\"%s\" is one word too many", word);
+    }
+    a->words[a->n_words++] = word;
+    return true;
+}
+
+/* What no single option can see. */
+static bool agree(struct reader *r)
+{
+    const struct cli_args *a = r->a;
+    if (a->help || a->version)
+        return true;
+    if (a->frames && a->seconds > 0)
+        return fail(r, "give --frames or --seconds, not both");
+    if (a->quiet && a->verbose)
+        return fail(r, "give --quiet or --verbose, not both");
+    if (a->n_words && a->prompt_file)
+        return fail(r, "give the prompt as an argument or with --prompt-file, not both");
+    if (a->list_devices + a->list_formats + a->list_options + a->list_words > 1)
+        return fail(r, "give one of --devices, --formats, --options and --words");
+    return true;
+}
+
+void cli_args_init(struct cli_args *a, const struct cli_command *command)
+{
+    *a = (struct cli_args){ .command = command, .seed = -1, .guidance = -1 };
+}
+
+bool cli_args_parse(struct cli_args *a, int argc, char **argv, char *message, size_t size)
+{
+    struct reader r  = { .a = a, .argv = argv, .argc = argc, .message = message, .size = size };
+    bool          ok = true, only_words = false;
+    while (ok && r.at < argc) {
+        const char *word = argv[r.at++];
+        if (only_words || word[0] != '-' || !word[1])
+            ok = read_word(&r, word);
+        else if (!strcmp(word, "--"))
+            only_words = true;
+        else if (word[1] == '-')
+            ok = read_long(&r, word + 2);
+        else
+            ok = read_letters(&r, word + 1);
+    }
+    return ok && agree(&r);
+}
+
+void cli_args_free(struct cli_args *a)
+{
+    for (size_t i = 0; i < a->n_options; i++)
+        free(a->names[i]);
+    a->n_options = 0;
+}

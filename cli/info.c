@@ -1,0 +1,201 @@
+/* genvid info and genvid bench: JSON from the library, shown as it is (--json) or as indented text. Lists come one a line,
+ * fields separated by tabs, for cut and grep. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "open.h"
+
+enum { WORDS_SHOWN = 8 }; /* of a long list, in text */
+
+/* ---- JSON as text -------------------------------------------------------------------------------------------------- */
+
+static void print_scalar(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_STRING: fputs(json_string_value(value), stdout); break;
+    case JSON_INTEGER: printf("%lld", (long long)json_integer_value(value)); break;
+    case JSON_REAL: printf("%.6g", json_real_value(value)); break;
+    case JSON_TRUE: fputs("yes", stdout); break;
+    case JSON_FALSE: fputs("no", stdout); break;
+    default: fputs("none", stdout); break;
+    }
+}
+
+static void print_list(const json_t *list)
+{
+    const size_t n = json_array_size(list);
+    for (size_t i = 0; i < n && (n <= WORDS_SHOWN || i < WORDS_SHOWN); i++) {
+        const json_t *item = json_array_get(list, i);
+        fputs(i ? ", " : "", stdout);
+        if (json_is_object(item) || json_is_array(item))
+            json_dumpf(item, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+        else
+            print_scalar(item);
+    }
+    if (n > WORDS_SHOWN)
+        printf(", ... (%zu)", n);
+}
+
+static void print_tree(json_t *object, int indent)
+{
+    const char *key;
+    json_t     *value;
+    json_object_foreach (object, key, value) {
+        printf("%*s%-*s ", indent, "", 20 - indent > 0 ? 20 - indent : 1, key);
+        if (json_is_object(value)) {
+            putchar('\n');
+            print_tree(value, indent + 2);
+            continue;
+        }
+        if (json_is_array(value))
+            print_list(value);
+        else
+            print_scalar(value);
+        putchar('\n');
+    }
+}
+
+/* Each object of a list on one line: its fields in the order of keys (NULL ends), by tabs. */
+static void print_rows(const json_t *list, const char *const *keys)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        for (int k = 0; keys[k]; k++) {
+            const json_t *value = json_object_get(json_array_get(list, i), keys[k]);
+            fputs(k ? "\t" : "", stdout);
+            if (value && !json_is_object(value) && !json_is_array(value))
+                print_scalar(value);
+            else if (value)
+                print_list(value);
+        }
+        putchar('\n');
+    }
+}
+
+static void print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    putchar('\n');
+}
+
+/* ---- info ---------------------------------------------------------------------------------------------------------- */
+
+static const char *const device_keys[] = { "name", "description", NULL };
+static const char *const format_keys[] = { "extension", "description", NULL };
+static const char *const option_keys[] = { "name", "type", "range", "default", "help", NULL };
+
+static int show_list(struct cli_open *c, const struct cli_args *a, json_t *list, const char *const *keys)
+{
+    if (!json_is_array(list)) {
+        json_decref(list);
+        return cli_fail(&c->printer, EXIT_RESOURCE, "no memory for the list");
+    }
+    if (a->json)
+        print_json(list);
+    else
+        print_rows(list, keys);
+    json_decref(list);
+    return EXIT_OK;
+}
+
+static int show_words(struct cli_open *c, const struct cli_args *a)
+{
+    json_t *model = cli_json_take(gv_model_describe(c->model));
+    json_t *words = json_object_get(model, "words");
+    if (!json_is_array(words)) {
+        json_decref(model);
+        return cli_fail(&c->printer, EXIT_USAGE, "the model \"%s\" says nothing of the words that it was taught", c->dir);
+    }
+    if (a->json)
+        print_json(words);
+    for (size_t i = 0; !a->json && i < json_array_size(words); i++)
+        puts(json_string_value(json_array_get(words, i)));
+    json_decref(model);
+    return EXIT_OK;
+}
+
+static int open_model(struct cli_open *c, const struct cli_args *a)
+{
+    const int status = cli_open_engine(c, a);
+    return status == EXIT_OK ? cli_open_model(c, a->n_words ? a->words[0] : NULL) : status;
+}
+
+/* A model that was named has to open; without one the rest is shown all the same. */
+static int show_all(struct cli_open *c, const struct cli_args *a)
+{
+    const int status = open_model(c, a);
+    json_t   *all;
+    if (status != EXIT_OK && (a->n_words || status != EXIT_MODEL))
+        return status;
+    json_t *model = c->model ? cli_json_take(gv_model_describe(c->model)) : NULL;
+    all = json_pack("{ss, so*, so*, ss*, so*}", "version", gv_version(), "devices", cli_json_take(gv_devices_json()), "formats",
+                    cli_json_take(gv_output_formats()), "path", c->model ? c->dir : NULL, "model", model);
+    if (a->json) {
+        print_json(all);
+    } else {
+        printf("genvid %s\n\ndevices\n", gv_version());
+        print_rows(json_object_get(all, "devices"), device_keys);
+        printf("\nformats\n");
+        print_rows(json_object_get(all, "formats"), format_keys);
+        if (c->model)
+            printf("\nmodel %s\n", c->dir);
+        print_tree(json_object_get(all, "model"), 0);
+    }
+    json_decref(all);
+    return EXIT_OK;
+}
+
+static int info(struct cli_open *c, const struct cli_args *a)
+{
+    if (a->list_devices)
+        return show_list(c, a, cli_json_take(gv_devices_json()), device_keys);
+    if (a->list_formats)
+        return show_list(c, a, cli_json_take(gv_output_formats()), format_keys);
+    if (!a->list_options && !a->list_words)
+        return show_all(c, a);
+    const int status = open_model(c, a);
+    if (status != EXIT_OK)
+        return status;
+    if (a->list_words)
+        return show_words(c, a);
+    return show_list(c, a, cli_json_take(gv_model_options_json(c->model)), option_keys);
+}
+
+/* ---- bench --------------------------------------------------------------------------------------------------------- */
+
+static int bench(struct cli_open *c, const struct cli_args *a)
+{
+    const int status = cli_open_engine(c, a);
+    if (status != EXIT_OK)
+        return status;
+    json_t *rates = cli_json_take(gv_engine_bench(c->engine, a->seconds > 0 ? a->seconds : 5));
+    if (!rates)
+        return cli_fail(&c->printer, EXIT_RESOURCE, "the measurement failed for want of memory");
+    if (a->json)
+        print_json(rates);
+    else
+        print_tree(rates, 0);
+    json_decref(rates);
+    return EXIT_OK;
+}
+
+static int with_printer(const struct cli_args *a, int (*work)(struct cli_open *, const struct cli_args *))
+{
+    struct cli_open c = { 0 };
+    cli_printer_open(&c.printer, a);
+    int status = work(&c, a);
+    cli_close(&c);
+    if (fflush(stdout) != 0 && status == EXIT_OK)
+        status = cli_fail(&c.printer, EXIT_IO, "stdout could not be written");
+    return status;
+}
+
+int cli_info(const struct cli_args *a)
+{
+    return with_printer(a, info);
+}
+
+int cli_bench(const struct cli_args *a)
+{
+    return with_printer(a, bench);
+}

@@ -1,0 +1,410 @@
+/* genvid video: arguments → gv_video_request → a clip, or with --dry-run what it would take.
+ *
+ * In the order in which things can go wrong cheaply: the prompt, the pictures' names, the output's name and format, then the
+ * engine and the model, then the render. A signal cancels the session; the library then removes what it had begun. */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "output.h"
+
+enum { PROMPT_BYTES = 1 << 20 };
+
+struct video {
+    struct cli_open        open;
+    const struct cli_args *args; /* with the seed filled in */
+    char                  *prompt;
+    char                   output[CLI_PATH];
+    gv_option              options[CLI_MAX_PAIRS + 1];
+    gv_video_request       request;
+    int64_t                frames; /* delivered so far, and their size */
+    int                    width, height;
+};
+
+/* ---- signals: the only state outside of struct video, because a handler has no argument ----------------------------- */
+
+static volatile sig_atomic_t interrupted;
+static _Atomic(gv_session *) running;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (interrupted)
+        _exit(EXIT_CANCELLED);
+    interrupted         = 1;
+    gv_session *session = atomic_load(&running);
+    if (session)
+        gv_session_cancel(session);
+}
+
+static void catch_signals(void)
+{
+    struct sigaction stop = { .sa_handler = on_signal }, before;
+    sigemptyset(&stop.sa_mask);
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGTERM, &stop, NULL);
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup keeps its meaning */
+        sigaction(SIGHUP, &stop, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write that fails: cleaned up and said like any other */
+}
+
+/* ---- what is asked for --------------------------------------------------------------------------------------------- */
+
+static int64_t chance(void)
+{
+    uint32_t n    = 0;
+    FILE    *file = fopen("/dev/urandom", "rb");
+    if (!file || fread(&n, sizeof n, 1, file) != 1)
+        n = (uint32_t)time(NULL) * 2654435761u ^ (uint32_t)getpid();
+    if (file)
+        fclose(file);
+    return n;
+}
+
+static int read_prompt_file(struct video *v, const char *name)
+{
+    struct cli_printer *p    = &v->open.printer;
+    FILE               *file = strcmp(name, "-") ? fopen(name, "rb") : stdin;
+    if (!file)
+        return cli_fail(p, EXIT_NO_INPUT, "the prompt file \"%s\" cannot be read: %s", name, strerror(errno));
+    size_t     n      = fread(v->prompt, 1, PROMPT_BYTES, file);
+    const bool broken = ferror(file);
+    const int  reason = errno;
+    if (file != stdin)
+        fclose(file);
+    if (broken)
+        return cli_fail(p, EXIT_NO_INPUT, "the prompt file \"%s\" cannot be read: %s", name, strerror(reason));
+    if (n == PROMPT_BYTES)
+        return cli_fail(p, EXIT_DATA, "the prompt file \"%s\" has more than %d bytes", name, PROMPT_BYTES - 1);
+    if (memchr(v->prompt, 0, n))
+        return cli_fail(p, EXIT_DATA, "the prompt file \"%s\" holds a zero byte; expected text", name);
+    while (n && (v->prompt[n - 1] == '\n' || v->prompt[n - 1] == '\r'))
+        n--;
+    v->prompt[n] = 0;
+    return EXIT_OK;
+}
+
+static int read_prompt(struct video *v)
+{
+    const struct cli_args *a = v->args;
+    if (a->prompt_file || (a->n_words && !strcmp(a->words[0], "-")))
+        return read_prompt_file(v, a->prompt_file ? a->prompt_file : "-");
+    if (!a->n_words)
+        return cli_fail(&v->open.printer, EXIT_USAGE,
+                        "no prompt: give it in quotes, or with --prompt-file FILE; \"\" is an empty one");
+    if (strlen(a->words[0]) >= PROMPT_BYTES)
+        return cli_fail(&v->open.printer, EXIT_USAGE, "the prompt has more than %d bytes", PROMPT_BYTES - 1);
+    strcpy(v->prompt, a->words[0]);
+    return EXIT_OK;
+}
+
+static int check_picture(struct video *v, const char *option, const char *path)
+{
+    struct stat st;
+    if (!path)
+        return EXIT_OK;
+    if (stat(path, &st) != 0 || access(path, R_OK) != 0)
+        return cli_fail(&v->open.printer, EXIT_NO_INPUT, "%s \"%s\" cannot be read: %s", option, path, strerror(errno));
+    if (S_ISDIR(st.st_mode))
+        return cli_fail(&v->open.printer, EXIT_NO_INPUT, "%s \"%s\" is a folder; expected a picture", option, path);
+    return EXIT_OK;
+}
+
+static int check_inputs(struct video *v)
+{
+    const struct cli_args *a      = v->args;
+    int                    status = read_prompt(v);
+    if (status == EXIT_OK)
+        status = check_picture(v, "--image", a->image);
+    if (status == EXIT_OK)
+        status = check_picture(v, "--last-image", a->last_image);
+    if (status == EXIT_OK)
+        status = cli_output_choose(&v->open.printer, a, v->prompt, v->output);
+    if (status == EXIT_OK && a->report)
+        status = cli_output_writable(&v->open.printer, "--report", a->report);
+    return status;
+}
+
+/* ---- callbacks ----------------------------------------------------------------------------------------------------- */
+
+static int on_progress(void *user, const gv_progress *progress)
+{
+    struct video *v = user;
+    cli_progress(&v->open.printer, progress);
+    return interrupted;
+}
+
+static int on_frame(void *user, const gv_frame *frame)
+{
+    struct video *v = user;
+    if (!frame->preview) {
+        v->frames = frame->index + 1;
+        v->width  = frame->width;
+        v->height = frame->height;
+    }
+    return interrupted;
+}
+
+static void fill_request(struct video *v)
+{
+    const struct cli_args *a = v->args;
+    gv_video_request      *r = &v->request;
+    gv_video_request_init(r);
+    memcpy(v->options, a->options, a->n_options * sizeof *v->options);
+    r->option_count = a->n_options;
+    if (a->format)
+        v->options[r->option_count++] = (gv_option){ "format", a->format };
+    r->options         = v->options;
+    r->model           = v->open.model;
+    r->prompt          = v->prompt;
+    r->negative_prompt = a->negative;
+    r->first_image     = a->image;
+    r->last_image      = a->last_image;
+    r->width           = (int)a->width;
+    r->height          = (int)a->height;
+    r->frames          = (int)a->frames;
+    r->fps             = a->fps;
+    r->steps           = (int)a->steps;
+    r->guidance        = a->guidance;
+    r->shift           = a->shift;
+    r->seed            = (uint64_t)a->seed;
+    r->solver          = a->solver;
+    r->noise           = a->noise;
+    r->output_path     = v->output;
+    r->on_frame        = on_frame;
+    r->progress        = on_progress;
+    r->user            = v;
+}
+
+/* ---- results ------------------------------------------------------------------------------------------------------- */
+
+/* On stdout, unless the frames are there. */
+static void put_result(struct video *v, json_t *result)
+{
+    if (!strcmp(v->output, "-")) {
+        cli_event(&v->open.printer, result);
+        return;
+    }
+    char *text = result ? json_dumps(result, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(result);
+    if (text)
+        puts(text);
+    free(text);
+}
+
+static void bytes_text(char *out, size_t size, double bytes)
+{
+    if (bytes < 1024 * 1024)
+        snprintf(out, size, "%.0f KiB", bytes / 1024);
+    else if (bytes < 1024.0 * 1024 * 1024)
+        snprintf(out, size, "%.0f MiB", bytes / (1024 * 1024));
+    else
+        snprintf(out, size, "%.2f GiB", bytes / (1024.0 * 1024 * 1024));
+}
+
+/* "text 0.1 s, denoise 5.2 s": the report's stages, whether a list of {name, seconds} or an object. */
+static void stages_text(char *out, size_t size, const json_t *report)
+{
+    const json_t *stages = json_object_get(report, "stages"), *stage;
+    size_t        used   = 0, i;
+    const char   *key;
+    out[0] = 0;
+    json_array_foreach (stages, i, stage) {
+        const char *name = json_string_value(json_object_get(stage, "name"));
+        if (name && used < size)
+            used += (size_t)snprintf(out + used, size - used, "%s%s %.2f s", used ? ", " : "", name,
+                                     json_number_value(json_object_get(stage, "seconds")));
+    }
+    if (!json_is_object(stages))
+        return;
+    void *at = NULL;
+    for (json_t *all = json_object_get(report, "stages"); (at = at ? json_object_iter_next(all, at) : json_object_iter(all));) {
+        key   = json_object_iter_key(at);
+        stage = json_object_iter_value(at);
+        if (used < size)
+            used += (size_t)snprintf(out + used, size - used, "%s%s %.2f s", used ? ", " : "", key,
+                                     json_number_value(json_is_object(stage) ? json_object_get(stage, "seconds") : stage));
+    }
+}
+
+/* Beside its name first, so that a reader never sees half of it. */
+static int write_report(struct video *v, const char *text)
+{
+    char        temporary[CLI_PATH + 8];
+    const char *path = v->args->report;
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    FILE *file = fopen(temporary, "w");
+    bool  ok   = file && fputs(text, file) >= 0 && fputc('\n', file) >= 0;
+    if (file && fclose(file) != 0)
+        ok = false;
+    if (ok && rename(temporary, path) == 0)
+        return EXIT_OK;
+    const int status = cli_fail(&v->open.printer, EXIT_IO, "--report \"%s\" cannot be written: %s", path, strerror(errno));
+    remove(temporary);
+    return status;
+}
+
+static void say_result(struct video *v, const json_t *report, double seconds)
+{
+    char stages[512], memory[32];
+    stages_text(stages, sizeof stages, report);
+    cli_say(&v->open.printer, "%s: %dx%d, %lld frames, seed %lld", strcmp(v->output, "-") ? v->output : "stdout", v->width,
+            v->height, (long long)v->frames, (long long)v->args->seed);
+    if (!json_object_get(report, "peak_bytes")) {
+        cli_say(&v->open.printer, "%s%s%.2f s in all", stages, *stages ? "; " : "", seconds);
+        return;
+    }
+    bytes_text(memory, sizeof memory, json_number_value(json_object_get(report, "peak_bytes")));
+    cli_say(&v->open.printer, "%s%s%.2f s in all, peak %s", stages, *stages ? "; " : "", seconds, memory);
+}
+
+static int finish(struct video *v, double seconds)
+{
+    const struct cli_args *a      = v->args;
+    char                  *text   = gv_session_report(v->open.session);
+    const int              status = a->report && text ? write_report(v, text) : EXIT_OK;
+    json_t                *report = cli_json_take(text);
+    say_result(v, report, seconds);
+    if (a->json)
+        put_result(v, json_pack("{ss, so, si, si, sI, sI, sf, so}", "event", "result", "output", cli_json_text(v->output),
+                                "width", v->width, "height", v->height, "frames", (json_int_t)v->frames, "seed",
+                                (json_int_t)a->seed, "seconds", seconds, "report", report ? json_incref(report) : json_null()));
+    else if (strcmp(v->output, "-"))
+        puts(v->output);
+    json_decref(report);
+    if (fflush(stdout) != 0 && status == EXIT_OK)
+        return cli_fail(&v->open.printer, EXIT_IO, "stdout: %s", strerror(errno));
+    return status;
+}
+
+static int fail_call(struct video *v, gv_status status)
+{
+    if (status == GV_ERR_CANCELLED || interrupted)
+        return cli_fail(&v->open.printer, EXIT_CANCELLED, "cancelled; nothing was written");
+    return cli_fail(&v->open.printer, cli_status_exit(status), "%s", gv_session_message(v->open.session));
+}
+
+static int dry_run(struct video *v)
+{
+    gv_estimate e;
+    char        memory[32], weights[32];
+    gv_estimate_init(&e);
+    const gv_status st = gv_video_estimate(v->open.session, &v->request, &e);
+    if (st != GV_OK)
+        return fail_call(v, st);
+    if (v->args->json) {
+        strcpy(v->output, ""); /* nothing is written, so stdout is free */
+        put_result(v, json_pack("{ss, si, si, si, sf, si, sI, sI, sI, sf, sI}", "event", "estimate", "width", e.width, "height",
+                                e.height, "frames", e.frames, "fps", e.fps, "steps", e.steps, "tokens", (json_int_t)e.tokens,
+                                "device_bytes", (json_int_t)e.device_bytes, "weight_bytes", (json_int_t)e.weight_bytes, "flops",
+                                e.flops, "seed", (json_int_t)v->args->seed));
+        return EXIT_OK;
+    }
+    bytes_text(memory, sizeof memory, (double)e.device_bytes);
+    bytes_text(weights, sizeof weights, (double)e.weight_bytes);
+    printf("clip      %dx%d, %d frames at %g a second (%.2f s)\n", e.width, e.height, e.frames, e.fps, e.frames / e.fps);
+    printf("steps     %d over %lld tokens\n", e.steps, (long long)e.tokens);
+    printf("work      %.3g TFLOP\n", e.flops / 1e12);
+    printf("memory    %s, of these %s weights\n", memory, weights);
+    printf("output    %s\n", v->output);
+    return EXIT_OK;
+}
+
+/* ---- the render ---------------------------------------------------------------------------------------------------- */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* --seconds counts in the model's own frame rate unless --fps says another. */
+static int frames_from_seconds(struct video *v)
+{
+    gv_estimate e;
+    gv_estimate_init(&e);
+    double fps = v->request.fps;
+    if (v->args->seconds <= 0)
+        return EXIT_OK;
+    if (fps <= 0) {
+        const gv_status st = gv_video_estimate(v->open.session, &v->request, &e);
+        if (st != GV_OK)
+            return fail_call(v, st);
+        fps = e.fps;
+    }
+    const double frames = floor(v->args->seconds * fps + 0.5);
+    v->request.frames   = frames < 1 ? 1 : frames > 1e6 ? 1000000 : (int)frames;
+    return EXIT_OK;
+}
+
+static void say_start(struct video *v)
+{
+    struct cli_printer *p = &v->open.printer;
+    if (p->json)
+        cli_event(p, json_pack("{ss, sI, so, so}", "event", "start", "seed", (json_int_t)v->args->seed, "output",
+                               cli_json_text(v->output), "model", cli_json_text(v->open.dir)));
+    else
+        fprintf(stderr, "seed %lld\n", (long long)v->args->seed);
+}
+
+static int render(struct video *v)
+{
+    const double begin = now();
+    say_start(v);
+    if (interrupted)
+        return fail_call(v, GV_ERR_CANCELLED);
+    const gv_status st = gv_video_generate(v->open.session, &v->request);
+    cli_progress_end(&v->open.printer);
+    return st == GV_OK ? finish(v, now() - begin) : fail_call(v, st);
+}
+
+static int run(struct video *v)
+{
+    int status = check_inputs(v);
+    if (status == EXIT_OK)
+        status = cli_open_engine(&v->open, v->args);
+    if (status == EXIT_OK)
+        status = cli_open_model(&v->open, v->args->model);
+    if (status == EXIT_OK)
+        status = cli_open_session(&v->open);
+    if (status != EXIT_OK)
+        return status;
+    atomic_store(&running, v->open.session);
+    fill_request(v);
+    status = frames_from_seconds(v);
+    if (status == EXIT_OK)
+        status = v->args->dry_run ? dry_run(v) : render(v);
+    atomic_store(&running, NULL);
+    return status;
+}
+
+int cli_video(const struct cli_args *a)
+{
+    struct cli_args args = *a;
+    struct video   *v    = calloc(1, sizeof *v);
+    if (a->seed < 0)
+        args.seed = chance();
+    if (v)
+        v->prompt = malloc(PROMPT_BYTES);
+    if (!v || !v->prompt) {
+        fprintf(stderr, "genvid: no memory\n");
+        free(v);
+        return EXIT_RESOURCE;
+    }
+    v->args = &args;
+    cli_printer_open(&v->open.printer, a);
+    catch_signals();
+    const int status = run(v);
+    cli_close(&v->open);
+    free(v->prompt);
+    free(v);
+    return status;
+}
