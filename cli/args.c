@@ -19,7 +19,6 @@ static const char WHAT[] = "What to make", HOW[] = "How to make it", OUT[] = "Ou
 
 enum { ALL = CLI_VIDEO | CLI_INFO | CLI_BENCH, RUNS = CLI_VIDEO | CLI_BENCH };
 
-/* clang-format off: a row reads across */
 const struct cli_option cli_options[] = {
     { "prompt-file", 'f', ARG_TEXT, CLI_VIDEO, FIELD(prompt_file), 0, 0, "FILE", WHAT,
       "read the prompt from FILE; - is stdin" },
@@ -84,7 +83,6 @@ const struct cli_option cli_options[] = {
     { "help", 'h', ARG_FLAG, ALL | CLI_HELP, FIELD(help), 0, 0, NULL, SAY, "this text" },
     { "version", 0, ARG_FLAG, ALL | CLI_HELP, FIELD(version), 0, 0, NULL, SAY, "name and version" },
 };
-/* clang-format on */
 const size_t cli_n_options = sizeof cli_options / sizeof cli_options[0];
 
 const struct cli_command cli_commands[] = {

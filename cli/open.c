@@ -1,4 +1,5 @@
 /* Failures while a model loads are the model's, whatever the code; a session's follow the code. */
+#define _XOPEN_SOURCE 700 /* realpath */
 #include "open.h"
 
 #include <errno.h>
