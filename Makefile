@@ -1,0 +1,44 @@
+# Two commands: `make demo` and `make test`. Each installs what is missing on Debian 12 (as root or through sudo), builds
+# Release into build/ and goes on. Everything else is CMake's: see CMakePresets.json.
+#
+#   make demo PROMPT="a red fox runs in snow" SEED=7
+#   make test CMAKE_FLAGS=-DGV_WERROR=ON
+
+PROMPT      ?= a red fox runs to the right in a snowy forest
+SEED        ?= 42
+CMAKE_FLAGS ?=
+JOBS        ?= $(shell nproc)
+RANDOM_MODEL = build/demo-model
+
+.PHONY: all packages build demo test install clean
+all: build
+
+packages:
+	@sh .ci/packages.sh
+
+build: packages
+	@cmake --preset release $(CMAKE_FLAGS) > build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
+	@grep '^-- genvid:' build-configure.log; mv build-configure.log build/configure.log
+	@cmake --build build --parallel $(JOBS)
+
+# A clip with the model that ships. Until its weights are in assets/models, with random ones in its configuration.
+demo: build
+	@model=assets/models; \
+	if [ -z "$$(find assets/models -name '*.safetensors')" ]; then \
+	  echo "assets/models holds no weights yet. The clip is made with seeded random weights in the shipped configuration:"; \
+	  echo "it shows that everything works, and will look like noise."; \
+	  model=$(RANDOM_MODEL); \
+	  [ -s $$model/model_index.json ] || build/tests/make_model assets/models $$model || exit 1; \
+	fi; \
+	build/genvid video "$(PROMPT)" --model $$model --seed $(SEED) -o demo.mp4 -y
+
+# ctest counts programs; each prints its own count of checks.
+test: build
+	@sh tests/layers.sh
+	@ctest --test-dir build --output-on-failure --parallel $(JOBS) --no-tests=error
+
+install: build
+	@cmake --install build
+
+clean:
+	@rm -rf build build-asan build-debug build-tsan build-minimal demo.mp4
