@@ -14,7 +14,7 @@
 #include "attention/plan.h"
 #include "core/ops.h"
 
-enum { GV_ATTN_SOURCES = 8 };
+enum { GV_ATTN_SOURCES = 8, GV_ATTN_PARTS = 16 };
 
 /* One source of keys and values: a block's own, extra context, text, memory, pages. B is 1 where all rows share it. */
 struct attn_source {
@@ -39,19 +39,24 @@ struct attn_call {
     float                     scale; /* of q·k; 0 = 1/sqrt(D); UMT5 passes 1 */
     struct tensor             bias;  /* f32 [A, Nq, N of source 0] added to the scaled scores, or absent (UMT5); dense only */
     const struct attn_partial *seed;  /* start from this partial; the lists then hold only what it does not */
-    const struct attn_partial *first; /* keep here the partial of each list's first part (plan->split) */
+    const struct attn_partial *first; /* keep here the partial of each list's first part (plan->split), seed included */
     const uint32_t            *skip;  /* bitmap of list rows that are not computed: their output is left as it was */
-    struct tensor              q_order; /* i32 [Nq]: row i of the lists is row q_order[i] of q and out; or absent */
+    struct tensor              q_order; /* i32 [M], M <= Nq, distinct: row i of the lists is row q_order[i] of q, out, seed,
+                                           first and bias; rows it does not name are left as they were. Or absent */
 };
 
-/* Check, choose a kernel, run it. No-op on the null device, but for the checks. Fails the run with INTERNAL on shapes that
+/* Order of reading, which fixes the result to the bit: the row's entries as listed (dense: the sources that are not
+ * `always`, in order, cut at multiples of 64), then the `always` sources in order. They belong to the second part of a
+ * split list. Any number of threads, and any cut of the queries into tasks, gives the same bits. */
+
+/* Check, choose a kernel, run it. On the null device: the checks, the kernel's scratch, the FLOPs. Fails the run with INTERNAL on shapes that
  * do not fit, UNSUPPORTED on what the device's kernels lack. */
 void gv_attention(struct run *r, const struct attn_call *c);
 
 /* The common case: o = softmax(q kᵀ / sqrt(D)) v, all [B, N, A, D]. */
 void gv_attention_dense(struct run *r, struct tensor o, struct tensor q, struct tensor k, struct tensor v);
 
-/* dst = the union of n partials over disjoint keys, in f32; dst may be parts[0]. An empty part (LSE = -inf) changes nothing,
+/* dst = the union of up to GV_ATTN_PARTS partials over disjoint keys, in f32; dst may be parts[0]. An empty part (LSE = -inf) changes nothing,
  * bit for bit. */
 void gv_attn_merge(struct run *r, const struct attn_partial *dst, const struct attn_partial *parts, int n);
 

@@ -38,19 +38,21 @@ static inline bool kv_masked(gv_kv_entry e)
 enum { GV_TILE_Q = 128, GV_KV_BLOCK = 64 };
 
 /* The element rule, applied inside masked entries only: query i may read key j ... Positions are those of the whole
- * sequence; key_start[source] is the position of a source's token 0. */
+ * sequence: query_start is the position of row 0 of q, key_start[source] of a source's token 0. A call with q_order does
+ * not move positions: the query of list row n is row q_order[n] of q, and i counts those. */
 enum attn_mask_kind {
     MASK_NONE,         /* always */
     MASK_CAUSAL,       /* if j <= i + a */
-    MASK_WINDOW,       /* if i - a <= j <= i + b */
+    MASK_WINDOW,       /* if j <= i + b and (j >= i - a or j < sink) */
     MASK_BLOCK_CAUSAL, /* if j < (i / a + 1) · a */
     MASK_SEGMENTS      /* if bit kseg[j] of allow[qseg[i]] is set */
 };
 struct attn_mask {
     enum attn_mask_kind kind;
-    int64_t             a, b;
-    int64_t             key_start[8];
-    const uint8_t      *qseg, *kseg; /* [Nq], [N of source 0]; values < 64 */
+    int64_t             a, b, sink;
+    int64_t             query_start, key_start[8];
+    const uint8_t      *qseg, *kseg; /* [Nq], [N of source 0]; values < 64. By row, not by position; masked entries of
+                                        other sources are refused */
     const uint64_t     *allow;       /* [64] */
 };
 
@@ -66,8 +68,34 @@ struct attn_plan {
     double             density; /* pairs computed / all pairs */
 };
 
+/* True if row q of q may read token k of a source under the rule. */
+bool gv_mask_allows(const struct attn_mask *m, int64_t q, int source, int64_t k);
+
 /* Refuses a plan that would count a key twice, reads out of range, is out of order, or hides a pair in an unmasked entry.
  * n_keys: tokens of each source. For tests and debug builds: O(entries). */
 gv_status gv_plan_check(const struct attn_plan *p, int64_t n_queries, int n_sources, const int64_t *n_keys, struct error *e);
+
+/* What a policy answers about the pairs of a query tile and a key block. */
+enum block_verdict {
+    BLOCK_NONE, /* no pair */
+    BLOCK_SOME, /* those that the plan's mask allows */
+    BLOCK_ALL
+};
+struct plan_block {
+    int     head;   /* of list_heads */
+    int64_t q0, q1; /* query rows [q0, q1) */
+    int64_t k0, k1; /* keys [k0, k1) of source 0 */
+};
+struct plan_shape {
+    int              list_heads;
+    int64_t          n_queries, n_keys;
+    struct attn_mask mask;
+};
+/* A plan in host memory from a verdict on every (head, tile, block of GV_KV_BLOCK), with its order and density. */
+gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape *s,
+                              enum block_verdict (*verdict)(const void *arg, const struct plan_block *b), const void *arg,
+                              struct error *e);
+/* Gives back what a policy's build made. */
+void gv_plan_free(struct attn_plan *p);
 
 #endif

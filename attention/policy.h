@@ -1,0 +1,35 @@
+/* A policy says which pairs matter and makes a plan of it; it reads a layout, a head count and its own options, and knows
+ * no kernel. One file policy_<name>.c and one line in policies.c each.
+ *
+ * The smallest way to write one is a verdict on blocks, gv_plan_from_blocks (plan.h): a function that is asked about
+ * (head, query tile, key block) and answers none, some (the plan's mask decides by pair) or all. */
+#ifndef GV_ATTENTION_POLICY_H
+#define GV_ATTENTION_POLICY_H
+
+#include "attention/layout.h"
+#include "attention/plan.h"
+
+enum { GV_POLICY_OPTIONS = 8 };
+
+struct policy_option {
+    const char *name, *help;
+    double      value, min, max; /* the default and its range */
+};
+
+struct attn_policy {
+    const char                 *name, *help;
+    const struct policy_option *options; /* ends with a NULL name; at most GV_POLICY_OPTIONS */
+    /* Makes a plan of host memory for `heads` heads; value: of each option, in range. gv_plan_free gives it back. Refuses with
+     * ARGUMENT a layout or options that do not fit, in words that name the option. */
+    gv_status (*build)(struct attn_plan *out, const struct attn_layout *l, int heads, const double *value, struct error *e);
+};
+
+/* All of them; ends with NULL. */
+const struct attn_policy *const *gv_policies(void);
+
+/* "radial:decay=0.2,dense=1" → policy and the value of each of its options. Errors: ARGUMENT, with what exists. */
+gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, double value[GV_POLICY_OPTIONS], struct error *e);
+
+extern const struct attn_policy gv_policy_dense;
+
+#endif
