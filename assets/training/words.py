@@ -224,6 +224,7 @@ THING = ("stand", "left", "right", "up", "down", "closer", "away", "bounce", "sp
 ALLOWED = {"walk": GROUND, "drive": ("stand", "left", "right", "closer", "away", "circle", "zigzag"), "person": GROUND,
            "sail": ("stand", "left", "right", "closer", "away"), "fly": AIR, "swim": AIR, "thing": THING, "face": THING}
 SIDED = {"walk", "drive", "person", "sail", "fly", "swim"}   # sprites with a left and a right
+LOOKS_RIGHT = {"2708", "1f680"}                               # airplane and rocket: the only ones drawn the other way round
 
 # third person, then -ing
 VERBS = {"walk": (("walks", "walking"), ("runs", "running"), ("moves", "moving"), ("goes", "going")),
