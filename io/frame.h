@@ -25,7 +25,7 @@ void gv_pixels_to_float(float *x, const uint8_t *rgb, int64_t n);
 enum resize_kind { RESIZE_LANCZOS, RESIZE_PIL_BICUBIC, RESIZE_TORCH_BICUBIC };
 gv_status gv_image_resize(float *dst, int width, int height, const struct image *src, enum resize_kind kind, struct error *e);
 
-/* 8-bit planes of one picture, BT.709 limited range, computed in float and rounded once.
+/* 8-bit planes of one picture, BT.709 limited range, computed exactly and rounded once, half up.
  * 4:4:4: u, v [height, width]. 4:2:0: [ceil(height/2), ceil(width/2)], left-sited: (1 2 1)/4 across, (1 1)/2 down. */
 enum yuv_kind { YUV_444, YUV_420 };
 void gv_yuv_from_rgb(uint8_t *y, ptrdiff_t y_stride, uint8_t *u, uint8_t *v, ptrdiff_t uv_stride, const uint8_t *rgb,
