@@ -47,7 +47,7 @@ static int check_format(struct cli_printer *p, const struct cli_args *a, const j
     char        known[256];
     const bool  to_stdout = !strcmp(path, "-");
     const char *format    = a->format ? a->format : to_stdout ? "" : extension_of(path);
-    if (to_stdout && strcmp(format, "y4m") && strcmp(format, "rgb"))
+    if (to_stdout && strncmp(format, "y4m", 3) && strcmp(format, "rgb"))
         return cli_fail(p, EXIT_USAGE, "stdout takes --format y4m or --format rgb");
     if (to_stdout && isatty(STDOUT_FILENO))
         return cli_fail(p, EXIT_USAGE, "stdout is a terminal; send the frames into a pipe or a file");

@@ -52,7 +52,8 @@ static void catch_signals(void)
     sigaction(SIGTERM, &stop, NULL);
     if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup keeps its meaning */
         sigaction(SIGHUP, &stop, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write that fails: cleaned up and said like any other */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file that may not grow are writes that fail: cleaned up and said */
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 /* ---- what is asked for --------------------------------------------------------------------------------------------- */

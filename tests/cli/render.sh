@@ -1,0 +1,103 @@
+#!/bin/sh
+# The command with a model of random weights: what it makes, what it says, what it leaves behind when it is stopped.
+#   render.sh GENVID SOURCE MODEL
+set -eu
+genvid=$1
+. "$2/tests/cli/lib.sh"
+GENVID_MODEL=$3
+export GENVID_MODEL
+small="--size 64x48 --frames 5 --steps 2 --seed 7"
+
+# shellcheck disable=SC2086 # $small is words, here and below
+expect 0 '^seed 7$' video "A red fox, in snow" $small -o a.y4m
+hold "stdout is the file's name alone" test "$(cat .out)" = a.y4m
+hold "the size is in the file" grep -aq '^YUV4MPEG2 W64 H48 ' a.y4m
+hold "five frames" test "$(grep -ac '^FRAME' a.y4m)" = 5
+hold "the result is told" grep -qE 'a.y4m: 64x48, 5 frames.*seed 7' .err
+hold "seconds per stage are told" grep -qE 'denoise [0-9.]+ s.*decode [0-9.]+ s' .err
+
+expect 0 '' video "A red fox, in snow" $small -t 1 -o b.y4m
+hold "one thread makes the same frames" cmp -s a.y4m b.y4m
+expect 0 '' video "A red fox, in snow" $small -t 3 -o b.y4m -y
+hold "three threads make the same frames" cmp -s a.y4m b.y4m
+expect 0 '' video "A red fox, in snow" $small --seed 8 -o b.y4m -y
+hold "another seed makes others" sh -c '! cmp -s a.y4m b.y4m'
+expect 0 '^seed 7$' video "A red fox, in snow" $small -o - --format y4m
+hold "stdout carries the same frames" cmp -s a.y4m .out
+printf 'A red fox, in snow\n' > prompt.txt
+stdin=prompt.txt
+expect 0 '' video -f - $small -o b.y4m -yq
+unset stdin
+hold "the prompt from stdin is the prompt" cmp -s a.y4m b.y4m
+hold "--quiet says the seed alone" test "$(cat .err)" = "seed 7"
+rm -f -- *.y4m prompt.txt
+
+expect 0 '' video "A red fox, in snow" $small --format y4m
+expect 0 '' video "A red fox, in snow" $small --format y4m
+hold "names come from prompt and seed, and are new" test -s a-red-fox-in-snow-7.y4m -a -s a-red-fox-in-snow-7-2.y4m
+rm -f -- *.y4m
+
+expect 0 '"event":"start".*"seed":7' video x $small -o j.y4m --json --report r.json
+hold "the result is one line of JSON" test "$(wc -l < .out)" = 1
+hold "it has the seed" json_has seed 7 < .out
+hold "it has the output" json_has output '"j.y4m"' < .out
+hold "progress is JSON" grep -q '"event":"progress"' .err
+hold "stderr is nothing but JSON" sh -c '! grep -v "^{.*}$" .err'
+hold "the report has stages" grep -q '"stages"' r.json
+rm -f j.y4m r.json
+
+expect 0 '' video x $small --dry-run
+hold "a dry run tells size and memory" grep -q '64x48, 5 frames' .out
+expect 0 '' video x $small --dry-run --json
+hold "a dry run as JSON" json_has tokens '[0-9]+' < .out
+expect 0 '^genvid: .*frames' video x $small --frames 6 -o b.y4m
+hold "six frames became five" test "$(grep -ac '^FRAME' b.y4m)" = 5
+rm -f b.y4m
+expect 0 '' video x $small --frames 1 -o still.png
+hold "one frame is one picture" test -s still.png
+expect 0 '' video x $small --image still.png -o 'i%02d.png'
+hold "five pictures" test "$(find . -name 'i0?.png' | wc -l)" = 5
+rm -f -- *.png
+
+expect 64 'nonsense' video x $small --option nonsense=1 -o b.y4m
+expect 64 'solver' video x $small --solver nonsense -o b.y4m
+expect 64 'nonsense' video x $small --precision nonsense -o b.y4m
+expect 64 'nonsense' video x $small --cpu-level nonsense -o b.y4m
+expect 71 '' video x $small --budget 1M -o b.y4m
+hold "a refused render leaves nothing" empty_folder
+
+# stopped by a signal: within a few seconds, 130, nothing left
+for signal in INT TERM; do
+  count=$((count + 1))
+  "$genvid" video x --size 512x288 --frames 33 --steps 200 -o big.y4m > .out 2> .err &
+  pid=$!
+  tries=0
+  until grep -q denoise .err || [ $tries = 600 ]; do sleep 0.1; tries=$((tries + 1)); done
+  kill -$signal $pid
+  got=0
+  wait $pid || got=$?
+  [ "$got" = 130 ] || bad "SIG$signal: exit status $got, expected 130"
+  hold "SIG$signal is told" grep -q cancelled .err
+  hold "SIG$signal leaves nothing" empty_folder
+done
+
+# a reader that goes away, and a disk that is full
+{ got=0; "$genvid" video x $small -o - --format y4m 2> .err || got=$?; echo $got > .rc; } | true
+hold "a closed pipe is 74" test "$(cat .rc)" = 74
+rm -f .rc
+count=$((count + 1))
+got=0
+(ulimit -f 4; exec "$genvid" video x $small -o full.y4m > /dev/null 2> .err) || got=$?
+[ "$got" = 74 ] || bad "a file that may not grow: exit status $got, expected 74"
+hold "a full disk leaves nothing" empty_folder
+
+expect 0 '' info "$GENVID_MODEL"
+hold "info names the folder" grep -q "^model $GENVID_MODEL" .out
+expect 0 '' info --json
+hold "info as JSON" json_has model < .out
+expect 0 '' info --words
+hold "the words of the model" grep -qx fox .out
+expect 0 '' info --options
+expect 0 '' bench --seconds 0.2 --json
+hold "bench as JSON" grep -q '[0-9]' .out
+finish
