@@ -23,18 +23,18 @@ set(GV_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/genvid)
 install(EXPORT genvid-shared FILE genvid-shared-targets.cmake NAMESPACE genvid:: DESTINATION ${GV_CMAKE_DIR})
 install(EXPORT genvid-static FILE genvid-static-targets.cmake NAMESPACE genvid:: DESTINATION ${GV_CMAKE_DIR})
 
-# What a client of the archive has to find again: target name and pkg-config modules.
+# What a client of the archive has to find again: target name and pkg-config modules. genvid.pc names libraries and not
+# modules (Requires.private), whose .pc files every client of the shared library would need as well.
 set(GV_PKG_ENTRIES JANSSON:jansson UTF8PROC:libutf8proc PCRE2:libpcre2-8)
-set(GV_PC_REQUIRES "jansson libutf8proc libpcre2-8")
-set(GV_PC_LIBS "-lm -pthread")
+set(GV_PC_LIBS "-ljansson -lutf8proc -lpcre2-8 -lm -pthread")
 set(GV_ONEDNN_LIBRARY "${DNNL_LIBRARY}")
 if(GV_HAVE_FFMPEG)
   list(APPEND GV_PKG_ENTRIES LIBAV:libavformat:libavcodec:libavutil:libswscale)
-  string(APPEND GV_PC_REQUIRES " libavformat libavcodec libavutil libswscale")
+  string(APPEND GV_PC_LIBS " -lavformat -lavcodec -lswscale -lavutil")
 endif()
 if(GV_HAVE_TURBOJPEG)
   list(APPEND GV_PKG_ENTRIES TURBOJPEG:libturbojpeg)
-  string(APPEND GV_PC_REQUIRES " libturbojpeg")
+  string(APPEND GV_PC_LIBS " -lturbojpeg")
 endif()
 if(GV_HAVE_ONEDNN)
   string(APPEND GV_PC_LIBS " -ldnnl ${OpenMP_C_FLAGS}")

@@ -38,5 +38,8 @@ export PKG_CONFIG_PATH
 # shellcheck disable=SC2046 # flags are words
 "$cc" "$src/tests/install_client/client.c" $(pkg-config --cflags --libs genvid) "-Wl,-rpath,$libdir" -o "$tmp/client_pc"
 "$tmp/client_pc"
-pkg-config --static --libs genvid > /dev/null || fail "pkg-config --static finds no dependencies"
+# shellcheck disable=SC2046
+"$cc" "$src/tests/install_client/client.c" $(pkg-config --cflags genvid) "$libdir/libgenvid.a" \
+  $(pkg-config --static --libs genvid | sed 's/-lgenvid//') -o "$tmp/client_pc_static"
+"$tmp/client_pc_static"
 echo "install: CMake package (shared, static) and pkg-config"
