@@ -17,8 +17,9 @@ packages:
 	@sh .ci/packages.sh
 
 build: packages
-	@cmake --preset release $(CMAKE_FLAGS) > build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
-	@grep '^-- genvid:' build-configure.log; mv build-configure.log build/configure.log
+	@mkdir -p build
+	@cmake --preset release $(CMAKE_FLAGS) > build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+	@grep '^-- genvid:' build/configure.log
 	@cmake --build build --parallel $(JOBS)
 
 # A clip with the model that ships. Until its weights are in assets/models, with random ones in its configuration.
