@@ -35,7 +35,7 @@ const struct cli_option cli_options[] = {
       "length in frames; rounded to what the model can make, and said" },
     { "seconds", 0, ARG_REAL, RUNS, FIELD(seconds), 0.01, 3600, "S", WHAT,
       "video: length in seconds instead of --frames; bench: how long to measure (default 5)" },
-    { "fps", 0, ARG_REAL, CLI_VIDEO, FIELD(fps), 0.1, 1000, "N", WHAT, "frames a second" },
+    { "fps", 0, ARG_REAL, CLI_VIDEO, FIELD(fps), 0.1, 240, "N", WHAT, "frames a second" },
 
     { "model", 'm', ARG_TEXT, CLI_VIDEO, FIELD(model), 0, 0, "DIR", HOW, "model directory in the diffusers layout" },
     { "steps", 0, ARG_COUNT, CLI_VIDEO, FIELD(steps), 1, 1000, "N", HOW, "denoising steps" },

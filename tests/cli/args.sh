@@ -35,7 +35,7 @@ expect 64 '--width is "15"; expected a whole number from 16 to 16384' video x --
 expect 64 '--size is "256"; expected WIDTHxHEIGHT' video x --size 256
 expect 64 '--size is "256x8"; expected WIDTHxHEIGHT, each from 16' video x --size 256x8
 expect 64 '--size is "256x144x3"' video x --size 256x144x3
-expect 64 '--fps is "0"; expected a number from 0.1 to 1000' video x --fps 0
+expect 64 '--fps is "0"; expected a number from 0.1 to 240' video x --fps 0
 expect 64 '--fps is "12,5"' video x --fps 12,5
 expect 64 '--guidance is "nan"' video x --guidance nan
 expect 64 '--guidance is "inf"' video x --guidance inf
