@@ -310,6 +310,12 @@ void gv_download(struct run *r, void *host, struct tensor src)
         r->device->ops->download(r, host, src);
 }
 
+void gv_sync(struct run *r)
+{
+    if (r->err.code == GV_OK)
+        r->device->ops->sync(r);
+}
+
 struct tensor gv_scratch_from(struct run *r, enum dtype type, int rank, const int64_t *dim, const void *host)
 {
     struct tensor t = gv_scratch(r, type, rank, dim);

@@ -22,7 +22,7 @@ void gv_run_fail(struct run *r, gv_status code, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    gv_fail(&r->err, code, "%s%s%s", r->where, r->where[0] ? ": " : "", text);
+    gv_fail(&r->err, code, "%s%s%s%s%s", r->stage, r->stage[0] ? ": " : "", r->where, r->where[0] ? ": " : "", text);
 }
 
 void gv_run_enter(struct run *r, const char *fmt, ...)

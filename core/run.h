@@ -4,7 +4,7 @@
  * nothing; the pipeline reads r->err at the end of a stage. A cancel is such a failure, noticed by the next operation, so
  * that work stops within one block.
  *
- * r->where names the place ("blocks.7") for messages, taps and the non-finite check. */
+ * r->stage and r->where name the place ("step 3: blocks.7") for messages, taps and the non-finite check. */
 #ifndef GV_CORE_RUN_H
 #define GV_CORE_RUN_H
 
@@ -33,7 +33,9 @@ struct run {
     const struct tap  *tap;
     const struct comm *comm; /* NULL = one device */
     double             flops; /* counted by ops.c: 2 per multiply-add of products, convolutions and attention */
-    char               where[64];
+    bool               stream_weights; /* layers are fetched from the map as they are needed: see io/weights.h */
+    char               stage[32];      /* set by the pipeline: "step 3" */
+    char               where[64];      /* set by the model: "blocks.7" */
 };
 
 /* True while nothing has failed and nobody has cancelled. Every operation begins with it. */

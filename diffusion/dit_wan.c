@@ -465,8 +465,7 @@ static void embed_time(struct run *r, const struct wan *m, struct tensor temb, s
     gv_linear(r, temb, h, t->time_out, &(struct linear_opts){ .bias = t->time_out_bias });
     gv_act(r, h, temb, ACT_SILU);
     gv_linear(r, proj, h, t->time_proj, &(struct linear_opts){ .bias = t->time_proj_bias });
-    if (host && r->device->ops->sync)
-        r->device->ops->sync(r); /* host is read by the upload */
+    gv_sync(r);
     free(host);
     arena_release(&r->scratch, mark);
     gv_run_tap(r, "temb", temb);

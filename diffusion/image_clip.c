@@ -28,7 +28,7 @@ struct clip {
     struct clip_layer   *layer;
 };
 
-#define TOP(name, field, form, ...) { "vision_model." name, offsetof(struct clip_top, field), form, __VA_ARGS__ }
+#define TOP(name, field, form, ...) { name, offsetof(struct clip_top, field), form, __VA_ARGS__ }
 static const struct weight_row top_rows[] = {
     TOP("embeddings.patch_embedding.weight", patch, FORM_LINEAR, 4, { S_D, -3, S_PATCH, S_PATCH }, false),
     TOP("embeddings.class_embedding", cls, FORM_VECTOR, 1, { S_D }, false),
@@ -83,13 +83,13 @@ static gv_status read_config(struct clip *m, const struct json_view *v)
     return GV_OK;
 }
 
-static gv_status bind(struct clip *m, struct error *e)
+static gv_status bind(struct clip *m, const char *stem, struct error *e)
 {
     const int64_t sizes[S_COUNT] = { [S_D] = m->base.width, [S_FFN] = m->ffn, [S_PATCH] = m->patch, [S_TOKENS] = m->base.tokens };
-    TRY(gv_weights_bind(m->base.weights, "", top_rows, N_ROWS(top_rows), sizes, &m->top, e));
+    TRY(gv_weights_bind(m->base.weights, stem, top_rows, N_ROWS(top_rows), sizes, &m->top, e));
     for (int i = 0; i < m->layers; i++) {
         char prefix[64];
-        snprintf(prefix, sizeof prefix, "vision_model.encoder.layers.%d.", i);
+        snprintf(prefix, sizeof prefix, "%sencoder.layers.%d.", stem, i);
         TRY(gv_weights_bind(m->base.weights, prefix, layer_rows, N_ROWS(layer_rows), sizes, &m->layer[i], e));
     }
     return GV_OK;
@@ -116,9 +116,11 @@ static gv_status clip_open(struct image_encoder **out, const struct json_view *c
         return status;
     }
     m->base.model = &gv_image_clip;
+    /* transformers 5 saves the tower without the prefix that every released checkpoint has */
+    const char *stem = gv_checkpoint_find(ck, "pre_layrnorm.weight") ? "" : "vision_model.";
     status = gv_weights_open(&m->base.weights, ck, d, compute, e);
     if (!status)
-        status = bind(m, e);
+        status = bind(m, stem, e);
     if (status)
         clip_close(&m->base);
     else

@@ -137,8 +137,7 @@ static struct tensor buckets(struct run *r, const struct umt5 *m, int n)
         for (int k = 0; k < n; k++)
             host[i * n + k] = bucket(m, k - i);
     struct tensor t = gv_scratch_from(r, GV_I32, 1, DIMS((int64_t)n * n), host);
-    if (gv_run_ready(r))
-        r->device->ops->sync(r);
+    gv_sync(r);
     free(host);
     return t;
 }

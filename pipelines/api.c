@@ -1,0 +1,287 @@
+/* include/genvid.h and nothing else: copies by struct_size, fills defaults, opens and closes, passes errors on as sentences. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "pipelines/bench.h"
+#include "pipelines/report.h"
+
+unsigned gv_api_version(void)
+{
+    return GV_API_VERSION;
+}
+
+const char *gv_version(void)
+{
+    return GV_VERSION;
+}
+
+void gv_free(void *p)
+{
+    free(p);
+}
+
+/* ---- structs that cross: the caller's size decides how much is read or written ---- */
+
+static void fill(void *dst, size_t dst_size, const void *defaults, size_t full)
+{
+    memcpy(dst, defaults, dst_size < full ? dst_size : full);
+    memcpy(dst, &dst_size, sizeof dst_size);
+}
+
+/* Over the defaults lie as many bytes as the caller's struct has. */
+static void take(void *out, size_t full, const void *from)
+{
+    size_t size;
+    memcpy(&size, from, sizeof size);
+    memcpy(out, from, size < full ? size : full);
+    memcpy(out, &full, sizeof full);
+}
+
+void gv_engine_params_init_(gv_engine_params *p, size_t struct_size)
+{
+    const gv_engine_params d = { .log_level = GV_LOG_WARN };
+    fill(p, struct_size, &d, sizeof d);
+}
+
+void gv_video_request_init_(gv_video_request *r, size_t struct_size)
+{
+    const gv_video_request d = { .guidance = -1 };
+    fill(r, struct_size, &d, sizeof d);
+}
+
+void gv_estimate_init_(gv_estimate *e, size_t struct_size)
+{
+    const gv_estimate d = { 0 };
+    fill(e, struct_size, &d, sizeof d);
+}
+
+static gv_status tell(const struct error *e, char *message, size_t size)
+{
+    if (message && size)
+        snprintf(message, size, "%s", e->text);
+    return e->code;
+}
+
+/* ---- engine ---- */
+
+static gv_status engine_open(gv_engine *g, const gv_engine_params *p, struct error *e)
+{
+    if (p->threads < 0 || p->threads > 256)
+        return gv_fail(e, GV_ERR_ARGUMENT, "threads is %d; 0 to 256 are possible", p->threads);
+    g->log = (struct log){ p->log, p->log_user, p->log_level };
+    const struct device_params d = { .name = p->device, .threads = p->threads, .budget = (size_t)p->device_budget, .cpu_level = p->cpu_level,
+                                     .precision = p->precision, .log = &g->log };
+    return gv_device_open(&g->device, &d, e);
+}
+
+gv_status gv_engine_open(const gv_engine_params *params, gv_engine **out, char *message, size_t message_size)
+{
+    struct error     e = { 0 };
+    gv_engine_params p;
+    gv_engine_params_init(&p);
+    if (params)
+        take(&p, sizeof p, params);
+    gv_engine *g = *out = calloc(1, sizeof *g);
+    if (!g) {
+        gv_fail(&e, GV_ERR_MEMORY, "no memory for an engine");
+        return tell(&e, message, message_size);
+    }
+    pthread_mutex_init(&g->lock, NULL);
+    if (engine_open(g, &p, &e))
+        gv_engine_close(out);
+    return tell(&e, message, message_size);
+}
+
+gv_status gv_model_load(gv_engine *g, const char *path, gv_model **out, char *message, size_t message_size)
+{
+    struct error e = { 0 };
+    *out = NULL;
+    if (!path)
+        gv_fail(&e, GV_ERR_ARGUMENT, "path of the model is missing");
+    else if (!gv_model_open(out, g, path, &e)) {
+        pthread_mutex_lock(&g->lock);
+        (*out)->next = g->models;
+        g->models = *out;
+        pthread_mutex_unlock(&g->lock);
+    }
+    return tell(&e, message, message_size);
+}
+
+void gv_model_unload(gv_model **model)
+{
+    gv_model *m = *model;
+    if (!m)
+        return;
+    pthread_mutex_lock(&m->engine->lock);
+    gv_model **at = &m->engine->models;
+    while (*at != m)
+        at = &(*at)->next;
+    *at = m->next;
+    pthread_mutex_unlock(&m->engine->lock);
+    gv_model_close(model);
+}
+
+void gv_engine_close(gv_engine **engine)
+{
+    gv_engine *g = *engine;
+    if (!g)
+        return;
+    while (g->models) {
+        gv_model *m = g->models;
+        gv_model_unload(&m);
+    }
+    gv_device_close(&g->device);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+    *engine = NULL;
+}
+
+/* ---- session ---- */
+
+gv_status gv_session_open(gv_engine *g, gv_session **out)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return GV_ERR_MEMORY;
+    (*out)->engine = g;
+    atomic_init(&(*out)->cancel, false);
+    return GV_OK;
+}
+
+const char *gv_session_message(const gv_session *s)
+{
+    return s->error.text;
+}
+
+void gv_session_cancel(gv_session *s)
+{
+    atomic_store(&s->cancel, true);
+}
+
+void gv_session_close(gv_session **session)
+{
+    if (!*session)
+        return;
+    free((*session)->report);
+    free(*session);
+    *session = NULL;
+}
+
+char *gv_session_report(const gv_session *s)
+{
+    return strdup(s->report ? s->report : "{}");
+}
+
+/* ---- video ---- */
+
+/* Request → job. A model of another engine is refused: its weights lie on another device. */
+static gv_status job_open(gv_session *s, const gv_video_request *request, gv_video_request *q, struct video_job *job)
+{
+    s->error = (struct error){ 0 };
+    gv_video_request_init(q);
+    take(q, sizeof *q, request);
+    TRY(gv_video_job_open(job, q, &s->error));
+    if (job->model->engine == s->engine)
+        return GV_OK;
+    gv_video_job_close(job);
+    return gv_fail(&s->error, GV_ERR_ARGUMENT, "model belongs to another engine");
+}
+
+gv_status gv_video_estimate(gv_session *s, const gv_video_request *request, gv_estimate *out)
+{
+    gv_video_request    q;
+    struct video_job    job;
+    struct video_report p = { 0 };
+    TRY(job_open(s, request, &q, &job));
+    job.progress = NULL;
+    job.on_frame = NULL;
+    gv_status status = gv_video_plan(&job, &p, &s->error);
+    if (!status) {
+        const gv_estimate d = { .device_bytes = p.peak_bytes, .weight_bytes = p.weight_bytes, .tokens = p.tokens, .flops = p.flops, .width = job.width,
+                                .height = job.height, .frames = job.frames, .steps = job.steps, .fps = job.fps };
+        fill(out, out->struct_size, &d, sizeof d);
+    }
+    gv_video_job_close(&job);
+    return status;
+}
+
+static const char *option(const gv_video_request *q, const char *name)
+{
+    for (size_t i = 0; i < q->option_count; i++)
+        if (q->options[i].name && !strcmp(q->options[i].name, name))
+            return q->options[i].value;
+    return NULL;
+}
+
+static gv_status sink_open(struct video_job *job, const gv_video_request *q, struct error *e)
+{
+    if (!q->output_path)
+        return GV_OK;
+    char *recipe = gv_recipe_json(job);
+    if (!recipe)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
+    const struct sink_params p = { .path = q->output_path, .format = option(q, "format"), .width = job->width, .height = job->height, .fps = job->fps,
+                                   .frames = job->frames, .crf = -1, .comment = recipe, .log = &job->model->engine->log };
+    gv_status status = gv_sink_open(&job->sink, &p, e);
+    free(recipe);
+    return status;
+}
+
+static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_request *q, struct video_report *p)
+{
+    const struct log *log = &s->engine->log;
+    if (!job->model->trained)
+        gv_log(log, GV_LOG_WARN, "the weights of %s are random: the frames will mean nothing", job->model->path);
+    TRY(gv_video_plan(job, p, &s->error));
+    TRY(sink_open(job, q, &s->error));
+    TRY(gv_pipeline_video(job, &s->cancel, p, &s->error));
+    return job->sink ? gv_sink_commit(job->sink, &s->error) : GV_OK;
+}
+
+gv_status gv_video_generate(gv_session *s, const gv_video_request *request)
+{
+    gv_video_request    q;
+    struct video_job    job;
+    struct video_report p = { 0 };
+    atomic_store(&s->cancel, false);
+    free(s->report);
+    s->report = NULL;
+    TRY(job_open(s, request, &q, &job));
+    gv_status status = run_job(s, &job, &q, &p);
+    gv_sink_close(&job.sink);
+    if (!status)
+        s->report = gv_report_json(&job, &p);
+    gv_video_job_close(&job);
+    return status;
+}
+
+/* ---- what is here ---- */
+
+char *gv_model_describe(const gv_model *m)
+{
+    return gv_model_json(m);
+}
+
+char *gv_model_options_json(const gv_model *m)
+{
+    (void)m;
+    return strdup("[{\"name\": \"format\", \"type\": \"string\", \"range\": \"see gv_output_formats\", \"default\": \"the output's extension\","
+                  " \"help\": \"container of the output; needed for stdout\"}]");
+}
+
+char *gv_devices_json(void)
+{
+    return strdup("[{\"name\": \"cpu\", \"description\": \"this machine's processor\"}]");
+}
+
+char *gv_output_formats(void)
+{
+    return gv_sink_formats();
+}
+
+char *gv_engine_bench(gv_engine *g, double seconds)
+{
+    return gv_bench_json(g->device, seconds);
+}

@@ -1,0 +1,10 @@
+/* Rates of the operations that a render spends its time in, on random data. */
+#ifndef GV_PIPELINES_BENCH_H
+#define GV_PIPELINES_BENCH_H
+
+#include "core/run.h"
+
+/* JSON, freed with free(); about `seconds` in all, at least one call of each. NULL when memory ran out. */
+char *gv_bench_json(struct device *d, double seconds);
+
+#endif

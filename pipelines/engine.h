@@ -1,0 +1,57 @@
+/* What the public handles hold. An engine is a device and the models on it; it looks unchanging after load and may be shared.
+ * A model is a checkpoint's parts, mapped and checked, with the defaults that its files give. A session is one thread's. */
+#ifndef GV_PIPELINES_ENGINE_H
+#define GV_PIPELINES_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/run.h"
+#include "diffusion/models.h"
+#include "diffusion/sampler.h"
+#include "io/tokenizer.h"
+
+struct gv_engine {
+    struct log      log;
+    struct device  *device;
+    pthread_mutex_t lock;   /* of the list of models */
+    gv_model       *models; /* linked by next */
+};
+
+/* What a render does when the request does not say; from the checkpoint's files, genvid.json, or the family. */
+struct video_defaults {
+    int    text_length; /* tokens after padding */
+    int    width, height, frames, steps;
+    double fps, guidance, shift;
+};
+
+struct gv_model {
+    gv_engine            *engine;
+    gv_model             *next;
+    char                 *path;
+    char                  pipeline[64]; /* "WanPipeline" */
+    struct dit           *dit;
+    struct vae           *vae;
+    struct text_encoder  *text;
+    struct image_encoder *image; /* NULL: takes no image features */
+    struct tokenizer     *tokenizer;
+    struct sampler_config sampler;
+    char                  schedule[32];    /* of the model's own solver */
+    bool                  known_first;     /* image to video by known tokens at t = 0 */
+    bool                  trained;         /* false: genvid.json says that the weights are random */
+    struct video_defaults defaults;
+    char                 *words_json; /* the vocabulary of genvid.json, or NULL */
+};
+
+struct gv_session {
+    gv_engine  *engine;
+    atomic_bool cancel;
+    struct error error;
+    char        *report; /* JSON of the last render, or NULL */
+};
+
+/* Opens every part of the diffusers directory at path. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+gv_status gv_model_open(gv_model **out, gv_engine *engine, const char *path, struct error *e);
+void      gv_model_close(gv_model **m);
+
+#endif

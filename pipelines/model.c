@@ -1,0 +1,233 @@
+/* A diffusers directory → the parts of a video model and its defaults. model_index.json says which parts there are; what the
+ * ecosystem's files cannot say (text length, default size, steps) stands in genvid.json beside it, where there is one. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "pipelines/engine.h"
+
+enum { PATH = 4096 };
+
+static gv_status join(char *out, const char *dir, const char *name, struct error *e)
+{
+    if ((size_t)snprintf(out, PATH, "%s/%s", dir, name) >= PATH)
+        return gv_fail(e, GV_ERR_IO, "%s: the path is too long", dir);
+    return GV_OK;
+}
+
+/* model_index.json names a part as [library, class], and an absent one as [null, null]. */
+static bool has_part(const struct json_view *index, const char *part)
+{
+    return json_is_string(json_array_get(json_object_get(index->value, part), 1));
+}
+
+/* ---- scheduler/scheduler_config.json ---- */
+
+static gv_status read_corrector(struct sampler_config *c, const struct json_view *v)
+{
+    struct json_view list = gv_json_array(v, "disable_corrector", 0, GV_MAX_STEPS, false);
+    for (size_t i = 0; i < gv_json_count(&list); i++) {
+        struct json_view at = gv_json_at(&list, i);
+        json_int_t       step = json_integer_value(at.value);
+        if (!json_is_integer(at.value) || step < 0 || step >= GV_MAX_STEPS)
+            return gv_json_fail(&at, NULL, GV_ERR_MODEL, "is not a step from 0 to %d", GV_MAX_STEPS - 1);
+        c->no_corrector[step] = true;
+    }
+    return gv_json_done(v);
+}
+
+static gv_status read_multistep(gv_model *m, const struct json_view *v, const char *solver, const char *schedule)
+{
+    m->sampler.solver = solver;
+    snprintf(m->schedule, sizeof m->schedule, "%s", schedule);
+    m->sampler.order = (int)gv_json_int(v, "solver_order", 1, 3, 2);
+    m->defaults.shift = gv_json_number(v, "flow_shift", 0.01, 100, 1);
+    if (m->sampler.order > 2)
+        return gv_json_fail(v, "solver_order", GV_ERR_UNSUPPORTED, "3 is not supported; 1 and 2 are");
+    if (!gv_json_bool(v, "use_flow_sigmas", false) || strcmp(gv_json_string(v, "prediction_type", ""), "flow_prediction"))
+        return gv_json_fail(v, "use_flow_sigmas", GV_ERR_UNSUPPORTED, "and prediction_type must be true and flow_prediction");
+    return gv_json_done(v);
+}
+
+static gv_status read_scheduler(gv_model *m, struct error *e)
+{
+    char    path[PATH];
+    json_t *root;
+    TRY(join(path, m->path, "scheduler/scheduler_config.json", e));
+    TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, e));
+    struct json_view v = gv_json_view(root, path, e);
+    const char      *kind = gv_json_string(&v, "_class_name", NULL);
+    gv_status        status;
+    if (!strcmp(kind, "UniPCMultistepScheduler")) {
+        status = read_multistep(m, &v, "unipc", "diffusers-unipc");
+        if (!status && strcmp(gv_json_string(&v, "solver_type", "bh2"), "bh2"))
+            status = gv_json_fail(&v, "solver_type", GV_ERR_UNSUPPORTED, "must be bh2");
+        if (!status)
+            status = read_corrector(&m->sampler, &v);
+    } else if (!strcmp(kind, "DPMSolverMultistepScheduler")) {
+        status = read_multistep(m, &v, "dpm++", "diffusers-dpm");
+    } else if (!strcmp(kind, "FlowMatchEulerDiscreteScheduler")) {
+        m->sampler.solver = "euler";
+        m->sampler.order = 1;
+        snprintf(m->schedule, sizeof m->schedule, "flow-match-euler");
+        m->defaults.shift = gv_json_number(&v, "shift", 0.01, 100, 1);
+        status = gv_json_done(&v);
+    } else {
+        status = gv_json_fail(&v, "_class_name", GV_ERR_UNSUPPORTED,
+                              "is \"%s\"; UniPCMultistepScheduler, DPMSolverMultistepScheduler and FlowMatchEulerDiscreteScheduler are read", kind);
+    }
+    json_decref(root);
+    return status;
+}
+
+/* ---- genvid.json ---- */
+
+static gv_status read_sidecar_fields(gv_model *m, const struct json_view *v)
+{
+    struct video_defaults *d = &m->defaults;
+    d->text_length = (int)gv_json_int(v, "text_length", 1, 4096, d->text_length);
+    d->width = (int)gv_json_int(v, "width", 16, 16384, d->width);
+    d->height = (int)gv_json_int(v, "height", 16, 16384, d->height);
+    d->frames = (int)gv_json_int(v, "frames", 1, 100000, d->frames);
+    d->steps = (int)gv_json_int(v, "steps", 1, GV_MAX_STEPS, d->steps);
+    d->fps = gv_json_number(v, "fps", 0.1, 240, d->fps);
+    d->guidance = gv_json_number(v, "guidance", 0, 100, d->guidance);
+    d->shift = gv_json_number(v, "shift", 0.01, 100, d->shift);
+    m->known_first = gv_json_bool(v, "known_first_frame", m->known_first);
+    m->trained = strcmp(gv_json_string(v, "weights", "trained"), "random") != 0;
+    json_t *words = json_object_get(v->value, "words");
+    if (json_is_array(words) && !(m->words_json = json_dumps(words, JSON_COMPACT)))
+        return gv_fail(v->e, GV_ERR_MEMORY, "no memory for the vocabulary of %s", v->file);
+    return gv_json_done(v);
+}
+
+static gv_status read_sidecar(gv_model *m, struct error *e)
+{
+    char        path[PATH];
+    struct stat info;
+    json_t     *root;
+    TRY(join(path, m->path, "genvid.json", e));
+    if (stat(path, &info))
+        return GV_OK;
+    TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, e));
+    struct json_view v = gv_json_view(root, path, e);
+    gv_status        status = read_sidecar_fields(m, &v);
+    json_decref(root);
+    return status;
+}
+
+/* ---- the parts ---- */
+
+static gv_status read_index(gv_model *m, const struct json_view *v, bool *image)
+{
+    const char *pipeline = gv_json_string(v, "_class_name", NULL);
+    snprintf(m->pipeline, sizeof m->pipeline, "%s", pipeline);
+    m->known_first = gv_json_bool(v, "expand_timesteps", false);
+    TRY(gv_json_done(v));
+    if (strcmp(pipeline, "WanPipeline") && strcmp(pipeline, "WanImageToVideoPipeline"))
+        return gv_json_fail(v, "_class_name", GV_ERR_UNSUPPORTED, "is \"%s\"; WanPipeline and WanImageToVideoPipeline are read", pipeline);
+    if (has_part(v, "transformer_2"))
+        return gv_json_fail(v, "transformer_2", GV_ERR_UNSUPPORTED, "(a model of two experts) is not supported");
+    *image = has_part(v, "image_encoder");
+    return GV_OK;
+}
+
+static gv_status open_parts(gv_model *m, bool image, struct error *e)
+{
+    struct device *d = m->engine->device;
+    char           path[PATH];
+    TRY(join(path, m->path, "transformer", e));
+    TRY(gv_dit_open(&m->dit, path, d, d->compute, e));
+    TRY(join(path, m->path, "vae", e));
+    TRY(gv_vae_open(&m->vae, path, d, d->compute, e));
+    TRY(join(path, m->path, "text_encoder", e));
+    TRY(gv_text_encoder_open(&m->text, path, d, d->compute, e));
+    TRY(join(path, m->path, "tokenizer", e));
+    TRY(gv_tokenizer_open(&m->tokenizer, path, e));
+    if (!image)
+        return GV_OK;
+    TRY(join(path, m->path, "image_encoder", e));
+    return gv_image_encoder_open(&m->image, path, d, d->compute, e);
+}
+
+/* Parts that each load may still not belong together. */
+static gv_status check_fit(const gv_model *m, struct error *e)
+{
+    const struct dit_config *c = &m->dit->config;
+    int                      z = m->vae->z;
+    if (c->text_dim != m->text->width)
+        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer's text_dim is %d, the text encoder's d_model %d: they do not belong together", m->path,
+                       c->text_dim, m->text->width);
+    if (c->out_channels != z)
+        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer's out_channels is %d, the VAE's z_dim %d: they do not belong together", m->path,
+                       c->out_channels, z);
+    if (c->in_channels != z && c->in_channels != 2 * z + m->vae->time_scale)
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s: the transformer's in_channels is %d; with this VAE %d or %d are supported", m->path, c->in_channels,
+                       z, 2 * z + m->vae->time_scale);
+    if (gv_tokenizer_size(m->tokenizer) > m->text->vocabulary)
+        return gv_fail(e, GV_ERR_MODEL, "%s: the tokenizer has %d pieces, the text encoder %d: they do not belong together", m->path,
+                       gv_tokenizer_size(m->tokenizer), m->text->vocabulary);
+    if (m->image && c->image_dim != m->image->width)
+        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer's image_dim is %d, the image encoder's hidden_size %d: they do not belong together",
+                       m->path, c->image_dim, m->image->width);
+    if (c->image_dim && !m->image)
+        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer wants image features, and model_index.json names no image_encoder", m->path);
+    return GV_OK;
+}
+
+static gv_status open_all(gv_model *m, struct error *e)
+{
+    char    path[PATH];
+    json_t *root;
+    bool    image = false;
+    TRY(join(path, m->path, "model_index.json", e));
+    TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, e));
+    struct json_view index = gv_json_view(root, path, e);
+    gv_status        status = read_index(m, &index, &image);
+    json_decref(root);
+    if (status)
+        return status;
+    /* Wan's own: 480p, 81 frames at 16 a second (wan.md's table of defaults, diffusers' pipeline signature) */
+    m->defaults = (struct video_defaults){ .text_length = 512, .width = 832, .height = 480, .frames = 81, .steps = 50, .fps = 16, .guidance = 5 };
+    TRY(read_scheduler(m, e));
+    TRY(read_sidecar(m, e));
+    TRY(open_parts(m, image, e));
+    return check_fit(m, e);
+}
+
+gv_status gv_model_open(gv_model **out, gv_engine *engine, const char *path, struct error *e)
+{
+    gv_model *m = *out = calloc(1, sizeof *m);
+    if (!m || !(m->path = strdup(path))) {
+        free(m);
+        *out = NULL;
+        return gv_fail(e, GV_ERR_MEMORY, "no memory to open %s", path);
+    }
+    m->engine = engine;
+    m->trained = true;
+    gv_status status = open_all(m, e);
+    if (status)
+        gv_model_close(out);
+    return status;
+}
+
+void gv_model_close(gv_model **out)
+{
+    gv_model *m = *out;
+    if (!m)
+        return;
+    if (m->dit)
+        m->dit->model->close(m->dit);
+    if (m->vae)
+        m->vae->model->close(m->vae);
+    if (m->text)
+        m->text->model->close(m->text);
+    if (m->image)
+        m->image->model->close(m->image);
+    gv_tokenizer_close(&m->tokenizer);
+    free(m->words_json);
+    free(m->path);
+    free(m);
+    *out = NULL;
+}

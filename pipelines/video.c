@@ -1,0 +1,527 @@
+/* Text or image to video, in stages:
+ *
+ *   text      ids → features of each row (the prompt; the negative prompt where guidance is on)
+ *   image     the picture → known latent frame, or condition channels and CLIP tokens
+ *   denoise   noise → latents, one solver step at a time
+ *   decode    latents → frames, one latent frame at a time, each handed on as it comes
+ *
+ * Only this file loops over steps and frames, and only it calls the user. Stages are no-ops after a failure: there is one
+ * close and no goto. The same code runs on the null device, where it yields the peak of memory. */
+#include "pipelines/video.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "io/image.h"
+
+/* What the stages hand to each other. */
+struct video_state {
+    struct video_job    *job;
+    struct run          *run;
+    struct video_report *report;
+    double               began;
+    int                  rows; /* 1, or 2 with guidance: conditional, unconditional */
+    struct dit_condition condition[2];
+    struct tensor        known;    /* f32 [1, h, w, z]: the first latent frame, or absent */
+    struct tensor        channels; /* f32 [T, h, w, C_in - z]: what is told beside the latents, or absent */
+    struct loop_state    loop;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static bool dry(const struct run *r)
+{
+    return gv_device_is_null(r->device);
+}
+
+static void tell(struct video_state *v, const char *stage, int64_t done, int64_t total)
+{
+    const struct video_job *job = v->job;
+    if (!job->progress || dry(v->run) || !gv_run_ready(v->run))
+        return;
+    gv_progress p = { sizeof p, stage, done, total, now() - v->began };
+    if (job->progress(job->user, &p))
+        gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the progress callback");
+}
+
+static double stage_begin(struct video_state *v, const char *name)
+{
+    gv_run_enter(v->run, "%s", "");
+    v->run->stage[0] = 0;
+    tell(v, name, 0, 1);
+    return now();
+}
+
+static void stage_end(struct video_state *v, const char *name, double began)
+{
+    struct video_report *p = v->report;
+    if (p && v->run->err.code == GV_OK)
+        p->stage[p->n_stages++] = (struct stage_time){ name, now() - began };
+}
+
+/* ---- parts: pinned for their stage ---- */
+
+static void pin(struct video_state *v, struct weights *w, bool stream)
+{
+    if (gv_run_ready(v->run))
+        gv_weights_pin(w, v->run->device, stream, &v->run->err);
+}
+
+/* ---- text ---- */
+
+static struct tensor encode_text(struct video_state *v, const struct prompt *p)
+{
+    struct run          *r = v->run;
+    struct text_encoder *t = v->job->model->text;
+    struct tensor        out = gv_scratch(r, GV_F32, 2, DIMS(p->n, t->width));
+    if (gv_run_ready(r))
+        t->model->encode(r, t, out, p->ids, p->n);
+    return out;
+}
+
+static void stage_text(struct video_state *v)
+{
+    const struct video_job *job = v->job;
+    struct weights         *w = job->model->text->weights;
+    double                  began = stage_begin(v, "text");
+    pin(v, w, job->residency.stream);
+    bool pinned = v->run->err.code == GV_OK;
+    v->rows = job->guidance == 1 ? 1 : 2;
+    for (int i = 0; i < v->rows; i++) {
+        v->condition[i].text = encode_text(v, i ? &job->negative : &job->prompt);
+        v->condition[i].text_len = job->model->defaults.text_length;
+    }
+    if (pinned)
+        gv_weights_unpin(w, v->run->device, job->residency.stream, job->residency.drop);
+    tell(v, "text", 1, 1);
+    stage_end(v, "text", began);
+}
+
+/* ---- image ---- */
+
+/* The picture at the clip's size, as Pillow's LANCZOS gives it, in [-1, 1]: f32 [1, H, W, 3]. */
+static struct tensor picture_pixels(struct video_state *v)
+{
+    struct run             *r = v->run;
+    const struct video_job *job = v->job;
+    int64_t                 n = (int64_t)job->width * job->height * 3;
+    struct tensor           t = gv_scratch(r, GV_F32, 4, DIMS(1, job->height, job->width, 3));
+    if (dry(r) || !gv_run_ready(r))
+        return t;
+    float *host = malloc((size_t)n * sizeof *host);
+    if (!host) {
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
+        return t;
+    }
+    if (!gv_image_resize(host, job->width, job->height, &job->first, RESIZE_LANCZOS, &r->err))
+        for (int64_t i = 0; i < n; i++)
+            host[i] = host[i] / 255 * 2 - 1;
+    gv_upload(r, t, host);
+    gv_sync(r);
+    free(host);
+    return t;
+}
+
+/* The first latent frame of a clip that begins with the picture. */
+static void encode_known(struct video_state *v)
+{
+    const struct video_job *job = v->job;
+    const struct vae       *vae = job->model->vae;
+    v->known = gv_scratch(v->run, GV_F32, 4, DIMS(1, job->latent_height, job->latent_width, vae->z));
+    struct mark        mark = arena_mark(&v->run->scratch);
+    struct tensor      pixels = picture_pixels(v);
+    struct vae_stream *s = gv_run_ready(v->run) ? vae->model->stream_open(v->run, vae, VAE_ENCODE) : NULL;
+    if (s)
+        vae->model->encode(v->run, s, v->known, pixels);
+    vae->model->stream_close(v->run, s);
+    arena_release(&v->run->scratch, mark);
+}
+
+/* Wan 2.1's condition: a mask of time_scale channels that is 1 in the first latent frame, then the latents of a clip whose
+ * first frame is the picture and whose others are grey. pipeline_wan_i2v.py, prepare_latents. */
+static void encode_channels(struct video_state *v)
+{
+    struct run             *r = v->run;
+    const struct video_job *job = v->job;
+    const struct vae       *vae = job->model->vae;
+    int64_t                 T = job->latent_frames, h = job->latent_height, w = job->latent_width, mask = vae->time_scale;
+    v->channels = gv_scratch(r, GV_F32, 4, DIMS(T, h, w, mask + vae->z));
+    gv_fill(r, slice(v->channels, 3, 0, mask), 0);
+    gv_fill(r, slice(slice(v->channels, 3, 0, mask), 0, 0, 1), 1);
+    struct mark        mark0 = arena_mark(&r->scratch);
+    struct tensor      pixels = picture_pixels(v), grey = gv_scratch(r, GV_F32, 4, DIMS(mask, job->height, job->width, 3));
+    struct tensor      z = gv_scratch(r, GV_F32, 4, DIMS(1, h, w, vae->z));
+    struct vae_stream *s = gv_run_ready(r) ? vae->model->stream_open(r, vae, VAE_ENCODE) : NULL;
+    gv_fill(r, grey, 0);
+    for (int64_t t = 0; s && t < T && gv_run_ready(r); t++) {
+        vae->model->encode(r, s, z, t ? grey : pixels);
+        gv_copy(r, slice(slice(v->channels, 3, mask, vae->z), 0, t, 1), z);
+        tell(v, "image", t + 1, T);
+    }
+    vae->model->stream_close(r, s);
+    arena_release(&r->scratch, mark0);
+}
+
+/* Shortest edge to the tower's size, centre crop, normalise: CLIPImageProcessor. f32 host [size, size, 3]. */
+static gv_status clip_pixels(float *out, const struct image_encoder *m, const struct image *im, struct error *e)
+{
+    int    size = m->size, wide = im->width > im->height;
+    int    w = wide ? (int)((int64_t)size * im->width / im->height) : size, h = wide ? size : (int)((int64_t)size * im->height / im->width);
+    float *all = malloc((size_t)w * (size_t)h * 3 * sizeof *all);
+    if (!all)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the picture");
+    gv_status status = gv_image_resize(all, w, h, im, RESIZE_PIL_BICUBIC, e);
+    int       left = (w - size) / 2, top = (h - size) / 2;
+    for (int y = 0; !status && y < size; y++)
+        for (int x = 0; x < size; x++)
+            for (int c = 0; c < 3; c++)
+                out[(y * size + x) * 3 + c] = (all[((top + y) * w + left + x) * 3 + c] / 255 - m->mean[c]) / m->std[c];
+    free(all);
+    return status;
+}
+
+static void encode_clip(struct video_state *v)
+{
+    struct run                 *r = v->run;
+    const struct video_job     *job = v->job;
+    const struct image_encoder *m = job->model->image;
+    struct tensor               out = gv_scratch(r, GV_F32, 2, DIMS(m->tokens, m->width));
+    struct mark                 mark = arena_mark(&r->scratch);
+    struct tensor               pixels = gv_scratch(r, GV_F32, 4, DIMS(1, m->size, m->size, 3));
+    float                      *host = calloc((size_t)m->size * (size_t)m->size * 3, sizeof *host);
+    pin(v, m->weights, job->residency.stream);
+    bool pinned = r->err.code == GV_OK;
+    if (!host)
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
+    else if (!dry(r) && gv_run_ready(r))
+        clip_pixels(host, m, &job->first, &r->err);
+    gv_upload(r, pixels, host);
+    gv_sync(r);
+    if (gv_run_ready(r))
+        m->model->encode(r, m, out, pixels);
+    if (pinned)
+        gv_weights_unpin(m->weights, r->device, job->residency.stream, job->residency.drop);
+    free(host);
+    arena_release(&r->scratch, mark);
+    for (int i = 0; i < v->rows; i++)
+        v->condition[i].image = out;
+}
+
+static void stage_image(struct video_state *v)
+{
+    const struct video_job *job = v->job;
+    struct weights         *w = job->model->vae->encoder;
+    if (!job->first.rgb || !gv_run_ready(v->run))
+        return;
+    double began = stage_begin(v, "image");
+    pin(v, w, false);
+    bool pinned = v->run->err.code == GV_OK;
+    if (job->model->dit->config.in_channels == job->model->vae->z)
+        encode_known(v);
+    else
+        encode_channels(v);
+    if (pinned)
+        gv_weights_unpin(w, v->run->device, false, job->residency.drop);
+    if (job->model->image)
+        encode_clip(v);
+    tell(v, "image", 1, 1);
+    stage_end(v, "image", began);
+}
+
+/* ---- denoise ---- */
+
+static void begin_loop(struct video_state *v)
+{
+    struct run             *r = v->run;
+    const struct video_job *job = v->job;
+    struct loop_state      *s = &v->loop;
+    s->x = gv_scratch(r, GV_F32, 4, DIMS(job->latent_frames, job->latent_height, job->latent_width, job->model->vae->z));
+    if (gv_run_ready(r))
+        gv_sampler_open(&s->sampler, r, &job->sampler, &job->schedule, s->x);
+    if (job->state_in && !dry(r))
+        gv_loop_state_read(r, s, job, job->state_in);
+    else if (job->initial_latents)
+        gv_upload(r, s->x, job->initial_latents);
+    else
+        gv_noise(r, s->x, &(struct noise_key){ .seed = job->seed });
+}
+
+/* What one forward reads and writes. */
+struct forward {
+    struct dit_prepared *prepared;
+    struct tensor        input, output; /* f32 [rows, T, h, w, C_in], [rows, T, h, w, z] */
+    int32_t             *group;         /* host [rows * tokens]: 0 = the step's time, 1 = known (t = 0); NULL without known tokens */
+};
+
+/* Tokens of the first latent frame belong to the known group. */
+static int32_t *known_groups(struct video_state *v, int64_t tokens)
+{
+    int64_t  frame = tokens / (v->job->latent_frames / v->job->model->dit->config.patch[0]);
+    int32_t *group = calloc((size_t)(v->rows * tokens), sizeof *group);
+    if (!group)
+        gv_run_fail(v->run, GV_ERR_MEMORY, "no memory for the times of %lld tokens", (long long)tokens);
+    for (int64_t i = 0; group && i < v->rows * tokens; i++)
+        group[i] = i % tokens < frame;
+    return group;
+}
+
+static void fill_input(struct video_state *v, struct forward *f)
+{
+    struct run *r = v->run;
+    int64_t     z = v->job->model->vae->z;
+    for (int i = 0; i < v->rows; i++) {
+        struct tensor in = row(f->input, i);
+        gv_copy(r, slice(in, 3, 0, z), v->loop.x);
+        if (present(v->known))
+            gv_copy(r, slice(slice(in, 3, 0, z), 0, 0, 1), v->known);
+        if (present(v->channels))
+            gv_copy(r, slice(in, 3, z, in.dim[3] - z), v->channels);
+    }
+}
+
+/* Classifier-free guidance: row 0 becomes v_u + g (v_c - v_u). */
+static struct tensor guided(struct video_state *v, struct forward *f)
+{
+    struct tensor c = row(f->output, 0);
+    if (v->rows == 2) {
+        float g = (float)v->job->guidance;
+        gv_lincomb(v->run, c, 2, (struct lincomb_term[]){ { g, c }, { 1 - g, row(f->output, 1) } });
+    }
+    gv_run_tap(v->run, "velocity", c);
+    return c;
+}
+
+static void denoise_step(struct video_state *v, struct forward *f)
+{
+    struct run       *r = v->run;
+    const struct dit *dit = v->job->model->dit;
+    struct sampler   *s = &v->loop.sampler;
+    float             time[2] = { s->schedule.time[s->step], 0 };
+    snprintf(r->stage, sizeof r->stage, "step %d", s->step + 1);
+    fill_input(v, f);
+    dit->model->forward(r, dit, f->prepared,
+                        &(struct dit_call){ .x = f->input, .v = f->output, .time = time, .n_times = f->group ? 2 : 1, .group = f->group });
+    gv_run_enter(r, "%s", "");
+    gv_sampler_step(r, s, v->loop.x, guided(v, f));
+    gv_run_tap(r, "latents", v->loop.x);
+    gv_check_finite(r, v->loop.x, "the latents");
+}
+
+static struct forward forward_open(struct video_state *v)
+{
+    struct run       *r = v->run;
+    const struct dit *dit = v->job->model->dit;
+    const int64_t    *d = v->loop.x.dim;
+    const int        *patch = dit->config.patch;
+    struct forward    f = { .input = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.in_channels)),
+                            .output = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.out_channels)) };
+    struct attn_layout grid = { 0 };
+    if (!gv_run_ready(r) || gv_layout_grid(&grid, 0, (int)d[0] / patch[0], (int)d[1] / patch[1], (int)d[2] / patch[2], &r->err))
+        return f;
+    if (v->report)
+        v->report->tokens = grid.tokens;
+    f.prepared = dit->model->prepare(r, dit, v->rows, v->condition, &grid);
+    if (present(v->known))
+        f.group = known_groups(v, grid.tokens);
+    gv_layout_free(&grid);
+    return f;
+}
+
+static void forward_close(struct video_state *v, struct forward *f)
+{
+    v->job->model->dit->model->release(f->prepared);
+    free(f->group);
+}
+
+static bool stopped_early(const struct video_state *v)
+{
+    return v->job->stop_after && v->loop.sampler.step >= v->job->stop_after;
+}
+
+static void stage_denoise(struct video_state *v)
+{
+    struct run             *r = v->run;
+    const struct video_job *job = v->job;
+    struct weights         *w = job->model->dit->weights;
+    double                  began = stage_begin(v, "denoise");
+    pin(v, w, job->residency.stream);
+    bool        pinned = r->err.code == GV_OK;
+    begin_loop(v);
+    struct mark    mark = arena_mark(&r->scratch);
+    struct forward f = forward_open(v);
+    double         flops = r->flops;
+    while (v->loop.sampler.step < job->steps && gv_run_ready(r) && !stopped_early(v)) {
+        denoise_step(v, &f);
+        tell(v, "denoise", v->loop.sampler.step, job->steps);
+        if (dry(r)) { /* every step takes the same */
+            r->flops += (r->flops - flops) * (job->steps - 1);
+            break;
+        }
+    }
+    forward_close(v, &f);
+    arena_release(&r->scratch, mark);
+    r->stage[0] = 0;
+    if (present(v->known))
+        gv_copy(r, slice(v->loop.x, 0, 0, 1), v->known);
+    if (pinned)
+        gv_weights_unpin(w, r->device, job->residency.stream, job->residency.drop);
+    if (job->state_out && !dry(r))
+        gv_loop_state_write(r, &v->loop, job, job->state_out);
+    stage_end(v, "denoise", began);
+}
+
+/* ---- decode ---- */
+
+static void hand_on(struct video_state *v, const uint8_t *rgb, int64_t index)
+{
+    const struct video_job *job = v->job;
+    if (job->sink && gv_sink_write(job->sink, rgb, &v->run->err))
+        return;
+    gv_frame frame = { .struct_size = sizeof frame, .format = GV_PIXEL_RGB8, .pixels = rgb, .stride = (ptrdiff_t)3 * job->width, .width = job->width,
+                       .height = job->height, .index = index, .seconds = (double)index / job->fps };
+    if (job->on_frame && job->on_frame(job->user, &frame))
+        gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the frame callback");
+}
+
+struct host_frames {
+    float   *pixels; /* [time_scale, H, W, 3] */
+    uint8_t *rgb;    /* of one frame */
+};
+
+/* One latent frame: decoded, downloaded, handed on frame by frame. */
+static void decode_frame(struct video_state *v, struct vae_stream *s, struct tensor frames, int64_t t, const struct host_frames *host)
+{
+    struct run       *r = v->run;
+    const struct vae *vae = v->job->model->vae;
+    int64_t           n = t ? vae->time_scale : 1, first = t ? (t - 1) * vae->time_scale + 1 : 0, size = (int64_t)v->job->width * v->job->height * 3;
+    struct tensor     out = slice(frames, 0, 0, n);
+    vae->model->decode(r, s, out, slice(v->loop.x, 0, t, 1));
+    gv_run_tap(r, "frames", out);
+    if (dry(r))
+        return;
+    gv_download(r, host->pixels, out);
+    for (int64_t i = 0; i < n && gv_run_ready(r); i++) {
+        gv_pixels_from_float(host->rgb, host->pixels + i * size, size / 3);
+        hand_on(v, host->rgb, first + i);
+    }
+}
+
+static void stage_decode(struct video_state *v)
+{
+    struct run             *r = v->run;
+    const struct video_job *job = v->job;
+    const struct vae       *vae = job->model->vae;
+    if (!gv_run_ready(r) || stopped_early(v))
+        return;
+    double             began = stage_begin(v, "decode");
+    size_t             size = (size_t)job->width * (size_t)job->height * 3;
+    struct mark        mark = arena_mark(&r->scratch);
+    struct tensor      frames = gv_scratch(r, GV_F32, 4, DIMS(vae->time_scale, job->height, job->width, 3));
+    struct host_frames host = { 0 };
+    if (!dry(r)) {
+        host = (struct host_frames){ malloc(size * (size_t)vae->time_scale * sizeof(float)), malloc(size) };
+        if (!host.pixels || !host.rgb)
+            gv_run_fail(r, GV_ERR_MEMORY, "no memory for a decoded frame");
+    }
+    pin(v, vae->decoder, false);
+    bool               pinned = r->err.code == GV_OK;
+    struct vae_stream *s = pinned ? vae->model->stream_open(r, vae, VAE_DECODE) : NULL;
+    double             flops = 0;
+    for (int64_t t = 0; s && t < job->latent_frames && gv_run_ready(r); t++) {
+        flops = r->flops;
+        decode_frame(v, s, frames, t, &host);
+        tell(v, "decode", t + 1, job->latent_frames);
+        if (dry(r) && t == 1) { /* every further latent frame takes the same */
+            r->flops += (r->flops - flops) * (double)(job->latent_frames - 2);
+            break;
+        }
+    }
+    vae->model->stream_close(r, s);
+    if (pinned)
+        gv_weights_unpin(vae->decoder, r->device, false, job->residency.drop);
+    free(host.pixels);
+    free(host.rgb);
+    arena_release(&r->scratch, mark);
+    stage_end(v, "decode", began);
+}
+
+/* ---- the path ---- */
+
+static void render(struct video_state *v)
+{
+    v->began = now();
+    stage_text(v);
+    stage_image(v);
+    stage_denoise(v);
+    stage_decode(v);
+    if (v->report)
+        v->report->seconds = now() - v->began;
+}
+
+gv_status gv_pipeline_video(struct video_job *job, const atomic_bool *cancel, struct video_report *report, struct error *e)
+{
+    struct device     *d = job->model->engine->device;
+    struct run         r;
+    struct video_state v = { .job = job, .run = &r, .report = report };
+    TRY(gv_run_open(&r, d, d->compute, report->scratch_bytes, e));
+    r.cancel = cancel;
+    r.tap = job->tap;
+    r.stream_weights = job->residency.stream;
+    render(&v);
+    report->flops = r.flops;
+    gv_run_close(&r);
+    return r.err.code ? gv_fail(e, r.err.code, "%s", r.err.text) : GV_OK;
+}
+
+/* ---- what a job will take ---- */
+
+static gv_status dry_run(struct video_job *job, struct video_report *out, struct error *e)
+{
+    struct device     *real = job->model->engine->device, *null;
+    struct run         r;
+    struct video_state v = { .job = job, .run = &r, .report = out };
+    *out = (struct video_report){ 0 };
+    TRY(gv_device_null(&null, real, e));
+    gv_run_open(&r, null, real->compute, 0, e);
+    r.stream_weights = job->residency.stream;
+    render(&v);
+    out->n_stages = 0;
+    out->flops = r.flops;
+    out->scratch_bytes = r.scratch.peak;
+    out->peak_bytes = r.scratch.peak + atomic_load(&null->peak);
+    gv_run_close(&r);
+    gv_device_close(&null);
+    return r.err.code ? gv_fail(e, r.err.code, "%s", r.err.text) : GV_OK;
+}
+
+static size_t all_weights(const gv_model *m)
+{
+    return gv_weights_bytes(m->dit->weights) + gv_weights_bytes(m->vae->decoder) + gv_weights_bytes(m->vae->encoder) +
+           gv_weights_bytes(m->text->weights) + (m->image ? gv_weights_bytes(m->image->weights) : 0);
+}
+
+gv_status gv_video_plan(struct video_job *job, struct video_report *out, struct error *e)
+{
+    static const struct residency choices[] = { { false, false }, { true, false }, { true, true } };
+    const struct device          *d = job->model->engine->device;
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        job->residency = choices[i];
+        TRY(dry_run(job, out, e));
+        out->weight_bytes = all_weights(job->model);
+        if (!d->budget || out->peak_bytes <= d->budget) {
+            if (i)
+                gv_log(&job->model->engine->log, GV_LOG_INFO, "weights do not all fit %zu MiB: %s", d->budget >> 20,
+                       choices[i].stream ? "layers are streamed" : "each part leaves when its stage is over");
+            return GV_OK;
+        }
+    }
+    return gv_fail(e, GV_ERR_MEMORY, "%d frames of %dx%d need %zu MiB even with streamed weights (%zu MiB of them scratch); the budget of device %s is %zu MiB",
+                   job->frames, job->width, job->height, out->peak_bytes >> 20, out->scratch_bytes >> 20, d->name, d->budget >> 20);
+}

@@ -1,0 +1,84 @@
+/* Text or image to video: the stages in their order. A job is a request with every default filled in and every range checked;
+ * the same stages run on the null device to learn what the job will take. */
+#ifndef GV_PIPELINES_VIDEO_H
+#define GV_PIPELINES_VIDEO_H
+
+#include "io/sink.h"
+#include "pipelines/engine.h"
+
+enum { GV_MAX_TEXT = 4096 };
+
+struct prompt {
+    int32_t ids[GV_MAX_TEXT];
+    int     n;
+};
+
+/* How the model's weights will be held, chosen so that the job fits the device's budget; see gv_video_plan. */
+struct residency {
+    bool drop;   /* each part leaves the device when its stage is over */
+    bool stream; /* layers of the encoders and the transformer are prepared as they are needed */
+};
+
+struct video_job {
+    gv_model             *model;
+    char                 *prompt_text, *negative_text; /* cleaned; owned */
+    struct prompt         prompt, negative;
+    struct image          first; /* empty: none; owned */
+    int                   width, height, frames, steps;
+    double                fps, guidance;
+    uint64_t              seed;
+    struct sampler_config sampler;
+    struct schedule       schedule;
+    char                  schedule_name[32];
+    double                shift;
+    int64_t               latent_frames, latent_height, latent_width; /* of the clip */
+    struct residency      residency;
+
+    /* where frames and news go; all may be absent */
+    struct sink   *sink;
+    gv_frame_fn    on_frame;
+    gv_progress_fn progress;
+    void          *user;
+
+    /* a render can stop after a step, be written down, and go on elsewhere; NULL and 0 otherwise */
+    const char *state_in, *state_out;
+    int         stop_after;
+
+    const struct tap *tap;             /* tests */
+    const float      *initial_latents; /* tests: [T, h, w, z] instead of noise */
+};
+
+/* Request → job. Reads and decodes the picture. Errors: ARGUMENT, UNSUPPORTED, IO, FORMAT, MEMORY. */
+gv_status gv_video_job_open(struct video_job *job, const gv_video_request *q, struct error *e);
+void      gv_video_job_close(struct video_job *job);
+
+struct stage_time {
+    const char *name;
+    double      seconds;
+};
+struct video_report {
+    struct stage_time stage[8];
+    int               n_stages;
+    double            seconds;
+    size_t            peak_bytes, weight_bytes, scratch_bytes;
+    int64_t           tokens;
+    double            flops;
+};
+
+/* Dry runs on the null device until one fits the budget; fills job->residency and the report's sizes.
+ * Errors: MEMORY, with the arithmetic. */
+gv_status gv_video_plan(struct video_job *job, struct video_report *out, struct error *e);
+
+/* The stages. Frames go to job->sink and job->on_frame as they come. report->scratch_bytes: from gv_video_plan. */
+gv_status gv_pipeline_video(struct video_job *job, const atomic_bool *cancel, struct video_report *report, struct error *e);
+
+/* The loop state of a render between two steps: latents, step, solver history. It fits only the job that wrote it.
+ * Errors: IO, FORMAT, MEMORY. */
+struct loop_state {
+    struct tensor  x; /* f32 [T, h, w, z] */
+    struct sampler sampler;
+};
+gv_status gv_loop_state_write(struct run *r, const struct loop_state *s, const struct video_job *job, const char *path);
+gv_status gv_loop_state_read(struct run *r, struct loop_state *s, const struct video_job *job, const char *path);
+
+#endif
