@@ -210,28 +210,16 @@ static void bytes_text(char *out, size_t size, double bytes)
         snprintf(out, size, "%.2f GiB", bytes / (1024.0 * 1024 * 1024));
 }
 
-/* "text 0.1 s, denoise 5.2 s": the report's stages, whether a list of {name, seconds} or an object. */
-static void stages_text(char *out, size_t size, const json_t *report)
+/* "text 0.10 s, denoise 5.20 s": the report's stages, in the order in which they ran. */
+static void stages_text(char *out, size_t size, json_t *stages)
 {
-    const json_t *stages = json_object_get(report, "stages"), *stage;
-    size_t        used   = 0, i;
-    const char   *key;
+    size_t      used = 0;
+    const char *name;
+    json_t     *seconds;
     out[0] = 0;
-    json_array_foreach (stages, i, stage) {
-        const char *name = json_string_value(json_object_get(stage, "name"));
-        if (name && used < size)
-            used += (size_t)snprintf(out + used, size - used, "%s%s %.2f s", used ? ", " : "", name,
-                                     json_number_value(json_object_get(stage, "seconds")));
-    }
-    if (!json_is_object(stages))
-        return;
-    void *at = NULL;
-    for (json_t *all = json_object_get(report, "stages"); (at = at ? json_object_iter_next(all, at) : json_object_iter(all));) {
-        key   = json_object_iter_key(at);
-        stage = json_object_iter_value(at);
+    json_object_foreach (stages, name, seconds) {
         if (used < size)
-            used += (size_t)snprintf(out + used, size - used, "%s%s %.2f s", used ? ", " : "", key,
-                                     json_number_value(json_is_object(stage) ? json_object_get(stage, "seconds") : stage));
+            used += (size_t)snprintf(out + used, size - used, "%s %.2f s, ", name, json_number_value(seconds));
     }
 }
 
@@ -254,16 +242,15 @@ static int write_report(struct video *v, const char *text)
 
 static void say_result(struct video *v, const json_t *report, double seconds)
 {
-    char stages[512], memory[32];
-    stages_text(stages, sizeof stages, report);
-    cli_say(&v->open.printer, "%s: %dx%d, %lld frames, seed %lld", strcmp(v->output, "-") ? v->output : "stdout", v->width,
-            v->height, (long long)v->frames, (long long)v->args->seed);
-    if (!json_object_get(report, "peak_bytes")) {
-        cli_say(&v->open.printer, "%s%s%.2f s in all", stages, *stages ? "; " : "", seconds);
-        return;
-    }
+    char          stages[512], memory[32];
+    const json_t *settings = json_object_get(report, "settings");
+    stages_text(stages, sizeof stages, json_object_get(report, "stages"));
     bytes_text(memory, sizeof memory, json_number_value(json_object_get(report, "peak_bytes")));
-    cli_say(&v->open.printer, "%s%s%.2f s in all, peak %s", stages, *stages ? "; " : "", seconds, memory);
+    cli_say(&v->open.printer, "%s: %dx%d, %lld frames at %g a second, %lld steps, seed %lld",
+            strcmp(v->output, "-") ? v->output : "stdout", v->width, v->height, (long long)v->frames,
+            json_number_value(json_object_get(settings, "fps")),
+            (long long)json_integer_value(json_object_get(settings, "steps")), (long long)v->args->seed);
+    cli_say(&v->open.printer, "%s%.2f s in all, peak %s", stages, seconds, memory);
 }
 
 static int finish(struct video *v, double seconds)
