@@ -8,7 +8,6 @@
 #include <stdatomic.h>
 
 #include "attention/cpu/attn_cpu.h"
-#include "core/cpu/features.h"
 #include "core/cpu/parallel.h"
 
 void gv_attn_read(float *dst, const void *src, enum dtype type, int64_t n)
@@ -179,11 +178,6 @@ void gv_attn_c(struct run *r, const struct attn_call *c)
     if (gv_device_is_null(r->device) || r->err.code != GV_OK)
         return;
     gv_parallel_for(r->device, threads, work, &j);
-}
-
-void gv_attn_cpu(struct run *r, const struct attn_call *c)
-{
-    gv_attn_c(r, c);
 }
 
 /* ---- union of partials ---- */
