@@ -309,6 +309,10 @@ void case_poison(struct attn_case *k)
 {
     memset(k->c.out.o.data, 0xff, gv_tensor_bytes(k->c.out.o));
     memset(k->c.out.lse.data, 0xff, gv_tensor_bytes(k->c.out.lse));
+    if (k->c.first) {
+        memset(k->first.o.data, 0xff, gv_tensor_bytes(k->first.o));
+        memset(k->first.lse.data, 0xff, gv_tensor_bytes(k->first.lse));
+    }
 }
 
 void case_free(struct attn_case *k)
@@ -323,8 +327,8 @@ void case_free(struct attn_case *k)
 /* Scores of one query's keys, gathered in any order; then the softmax in float64. */
 struct gathered {
     int     n;
-    double *score;
-    double (*value)[1024];
+    double *score, *weight;
+    double (*value)[384];
 };
 
 static void gather(struct gathered *g, const struct attn_case *k, int64_t b, int64_t h, int64_t q, int src, int64_t key)
@@ -357,20 +361,20 @@ static void gather_seed(struct gathered *g, const struct attn_case *k, int64_t b
     g->n++;
 }
 
-static void soften(const struct gathered *g, int64_t Dv, double *o, double *lse, double *bf16_error)
+static void soften(struct gathered *g, int64_t Dv, double *o, double *lse, double *bf16_error)
 {
     double m = -INFINITY, sum = 0;
 
     for (int i = 0; i < g->n; i++)
         m = fmax(m, g->score[i]);
     for (int i = 0; i < g->n; i++)
-        sum += exp(g->score[i] - m);
+        sum += g->weight[i] = exp(g->score[i] - m);
     *lse = g->n ? m + log(sum) : -INFINITY;
     for (int64_t d = 0; d < Dv; d++) {
         double exact = 0, rounded = 0;
         for (int i = 0; i < g->n; i++) {
-            exact += exp(g->score[i] - m) * g->value[i][d];
-            rounded += (double)round_bf16((float)exp(g->score[i] - m)) * g->value[i][d];
+            exact += g->weight[i] * g->value[i][d];
+            rounded += (double)round_bf16((float)g->weight[i]) * g->value[i][d];
         }
         o[d] = g->n ? exact / sum : 0;
         if (g->n && bf16_error)
@@ -420,6 +424,7 @@ void truth_make(struct truth *t, const struct attn_case *k)
     for (int i = 0; i < k->c.n_sources; i++)
         keys += k->c.source[i].k.dim[1];
     g.score = malloc((size_t)keys * sizeof *g.score);
+    g.weight = malloc((size_t)keys * sizeof *g.weight);
     g.value = malloc((size_t)keys * sizeof *g.value);
     *t = (struct truth){ .o = calloc((size_t)(n * Dv), sizeof(double)), .lse = calloc((size_t)n, sizeof(double)),
                          .first_o = calloc((size_t)(n * Dv), sizeof(double)), .first_lse = calloc((size_t)n, sizeof(double)),
@@ -429,6 +434,7 @@ void truth_make(struct truth *t, const struct attn_case *k)
             for (int64_t i = 0; i < k->rows; i++)
                 true_row(t, k, &g, b, h, i);
     free(g.score);
+    free(g.weight);
     free(g.value);
 }
 

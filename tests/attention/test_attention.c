@@ -68,27 +68,35 @@ static void expect_close(const struct attn_case *k, const struct case_shape *s, 
     }
 }
 
-static void every_level_agrees(enum dtype type, unsigned with, int rounds)
+/* One case, one truth, every level that the processor has. */
+static void check_case(const struct case_shape *s, uint64_t *state)
 {
+    const uint64_t   at = *state;
+    struct attn_case k;
+    struct truth     t;
+
+    case_make(&k, s, state);
+    truth_make(&t, &k);
     for (int l = 0; l < 4; l++) {
         struct device *d;
-        uint64_t       state = seed + with;
-
         if (!level_open(&d, levels[l], 2))
             continue;
-        for (int i = 0; i < rounds; i++) {
-            const uint64_t    at = state;
-            struct case_shape s = random_shape(type, with, &state);
-            struct attn_case  k;
-            struct truth      t;
-            case_make(&k, &s, &state);
-            truth_make(&t, &k);
-            run_call(d, type, &k.c);
-            expect_close(&k, &s, &t, levels[l], at);
-            truth_free(&t);
-            case_free(&k);
-        }
+        case_poison(&k);
+        run_call(d, s->type, &k.c);
+        expect_close(&k, s, &t, levels[l], at);
         gv_device_close(&d);
+    }
+    truth_free(&t);
+    case_free(&k);
+}
+
+static void every_level_agrees(enum dtype type, unsigned with, int rounds)
+{
+    uint64_t state = seed + with;
+
+    for (int i = 0; i < rounds; i++) {
+        const struct case_shape s = random_shape(type, with, &state);
+        check_case(&s, &state);
     }
 }
 
@@ -146,32 +154,18 @@ static void everything_at_once(void **state)
 
 static void long_and_wide_heads(void **state)
 {
+    struct case_shape shapes[] = {
+        { .B = 1, .Nq = 70, .A = 1, .A_kv = 1, .D = 384, .Dv = 384, .n_sources = 1, .N = { 576 } },
+        { .B = 1, .Nq = 40, .A = 2, .A_kv = 2, .D = 64, .Dv = 64, .n_sources = 1, .N = { 3001 } },
+        { .B = 1, .Nq = 257, .A = 3, .A_kv = 3, .D = 80, .Dv = 80, .n_sources = 1, .N = { 257 } },
+    };
+    uint64_t at = seed;
+
     (void)state;
-    for (int l = 0; l < 4; l++)
-        for (int type = 0; type < 2; type++) {
-            static const struct case_shape shapes[] = {
-                { .B = 1, .Nq = 70, .A = 1, .A_kv = 1, .D = 384, .Dv = 384, .n_sources = 1, .N = { 576 } },
-                { .B = 1, .Nq = 40, .A = 2, .A_kv = 2, .D = 64, .Dv = 64, .n_sources = 1, .N = { 3001 } },
-                { .B = 1, .Nq = 257, .A = 3, .A_kv = 3, .D = 80, .Dv = 80, .n_sources = 1, .N = { 257 } },
-            };
-            struct device *d;
-            uint64_t       at = seed;
-            if (!level_open(&d, levels[l], 2))
-                continue;
-            for (int i = 0; i < 3; i++) {
-                struct case_shape s = shapes[i];
-                struct attn_case  k;
-                struct truth      t;
-                s.type = s.out = type ? GV_BF16 : GV_F32;
-                case_make(&k, &s, &at);
-                truth_make(&t, &k);
-                run_call(d, s.type, &k.c);
-                expect_close(&k, &s, &t, levels[l], at);
-                truth_free(&t);
-                case_free(&k);
-            }
-            gv_device_close(&d);
-        }
+    for (int i = 0; i < 6; i++) {
+        shapes[i / 2].type = shapes[i / 2].out = i % 2 ? GV_BF16 : GV_F32;
+        check_case(&shapes[i / 2], &at);
+    }
 }
 
 /* ---- what holds to the bit ---- */

@@ -1,0 +1,191 @@
+/* Attention on the CPU against the peak of vdpbf16ps measured in the same run. Not a test: prints a table.
+ *
+ *   bench_attention [threads]
+ *
+ * Each line: median of 5 calls, after one. GFLOP/s counts 2 (D + Dv) per pair that is computed. */
+#include <immintrin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "attention/attention.h"
+#include "core/cpu/parallel.h"
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum { PEAK_STEPS = 4000000, CHAINS = 24 };
+
+__attribute__((target("avx512f,avx512bf16"))) static void peak_body(void *arg, int64_t n)
+{
+    const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f803f80);
+    __m512         sum[CHAINS];
+
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = _mm512_setzero_ps();
+    for (int t = 0; t < PEAK_STEPS; t++)
+#pragma GCC unroll 24
+        for (int i = 0; i < CHAINS; i++)
+            sum[i] = _mm512_dpbf16_ps(sum[i], x, x);
+    for (int i = 1; i < CHAINS; i++)
+        sum[0] = _mm512_add_ps(sum[0], sum[i]);
+    ((float *)arg)[n * 16] = _mm512_reduce_add_ps(sum[0]);
+}
+
+static double peak(struct device *d)
+{
+    float     sink[16 * 256];
+    const int threads = gv_cpu_threads(d);
+    double    best = 0;
+
+    for (int i = 0; i < 3; i++) {
+        const double from = now();
+        gv_parallel_for(d, threads, peak_body, sink);
+        const double rate = (double)threads * PEAK_STEPS * CHAINS * 64 / (now() - from) * 1e-9;
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+struct shape {
+    const char *what;
+    int         Nq, Nk, A, D;
+    int         percent; /* of 64-key blocks in lists; 0 = dense */
+    enum dtype  type;
+};
+
+static uint64_t mix(uint64_t *s)
+{
+    uint64_t z = *s += 0x9e3779b97f4a7c15;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+static struct tensor fill(enum dtype type, int64_t n, int64_t a, int64_t d, uint64_t *s)
+{
+    struct tensor t = gv_tensor(NULL, type, 4, DIMS(1, n, a, d));
+
+    t.data = aligned_alloc(64, (gv_tensor_bytes(t) + 63) / 64 * 64);
+    for (int64_t i = 0; i < gv_tensor_count(t); i++) {
+        const float x = (float)(mix(s) >> 40) * 0x1p-23f - 1;
+        uint32_t    bits;
+        memcpy(&bits, &x, 4);
+        if (type == GV_F32)
+            ((float *)t.data)[i] = x;
+        else
+            ((uint16_t *)t.data)[i] = (uint16_t)(bits >> 16);
+    }
+    return t;
+}
+
+struct choice {
+    uint64_t state;
+    int      percent;
+};
+
+/* Blocks of 128 keys, chosen at random for each tile. */
+static enum block_verdict choose(const void *arg, const struct plan_block *b)
+{
+    const struct choice *c = arg;
+    uint64_t             at = c->state + (uint64_t)b->head * 7919 + (uint64_t)b->q0 * 104729 + (uint64_t)(b->k0 / 128) * 1299709;
+
+    return mix(&at) % 100 < (uint64_t)c->percent ? BLOCK_ALL : BLOCK_NONE;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    return *(const double *)a < *(const double *)b ? -1 : 1;
+}
+
+static double seconds(struct device *d, const struct attn_call *c, enum dtype type, double *flops)
+{
+    enum { RUNS = 5 };
+    struct device *null;
+    struct run     dry, r;
+    struct error   e = { 0 };
+    double         t[RUNS];
+
+    if (gv_device_null(&null, d, &e) != GV_OK || gv_run_open(&dry, null, type, 0, &e) != GV_OK)
+        exit(1);
+    gv_attention(&dry, c);
+    if (gv_run_open(&r, d, type, dry.scratch.peak, &e) != GV_OK)
+        exit(1);
+    for (int i = -1; i < RUNS; i++) {
+        const double from = now();
+        r.flops = 0;
+        gv_attention(&r, c);
+        if (i >= 0)
+            t[i] = now() - from;
+    }
+    if (r.err.code != GV_OK)
+        fprintf(stderr, "%s\n", r.err.text);
+    *flops = r.flops;
+    gv_run_close(&r);
+    gv_run_close(&dry);
+    gv_device_close(&null);
+    qsort(t, RUNS, sizeof *t, by_value);
+    return t[RUNS / 2];
+}
+
+static void measure(struct device *d, const struct shape *s, double top)
+{
+    uint64_t         state = 1;
+    struct tensor    q = fill(s->type, s->Nq, s->A, s->D, &state), k = fill(s->type, s->Nk, s->A, s->D, &state);
+    struct tensor    v = fill(s->type, s->Nk, s->A, s->D, &state), o = fill(s->type, s->Nq, s->A, s->D, &state);
+    struct attn_plan plan = { 0 };
+    struct error     e = { 0 };
+    double           flops;
+
+    if (s->percent && gv_plan_from_blocks(&plan, &(struct plan_shape){ .list_heads = s->A, .n_queries = s->Nq, .n_keys = s->Nk }, choose,
+                                          &(struct choice){ 1, s->percent }, &e) != GV_OK)
+        exit(1);
+    const struct attn_call c = { .q = q, .n_sources = 1, .source[0] = { .k = k, .v = v }, .out.o = o, .plan = s->percent ? &plan : NULL };
+    const double           t = seconds(d, &c, s->type, &flops);
+    printf("%-14s %6d x %6d  A %2d  D %3d  %-4s %3d%%  %9.3f ms  %7.1f GFLOP/s  %5.1f%% of peak\n", s->what, s->Nq, s->Nk, s->A, s->D,
+           s->type == GV_F32 ? "f32" : "bf16", s->percent ? s->percent : 100, t * 1e3, flops / t * 1e-9,
+           100 * flops / t * 1e-9 / (s->type == GV_F32 ? top / 2 : top));
+    fflush(stdout);
+    gv_plan_free(&plan);
+    free(q.data);
+    free(k.data);
+    free(v.data);
+    free(o.data);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct shape shapes[] = {
+        { "dense", 4096, 4096, 2, 128, 0, GV_BF16 },      { "dense", 8192, 8192, 1, 128, 0, GV_BF16 },
+        { "dense", 16384, 16384, 1, 128, 0, GV_BF16 },    { "dense", 4096, 4096, 2, 64, 0, GV_BF16 },
+        { "dense", 8192, 8192, 1, 64, 0, GV_BF16 },       { "lists", 8192, 8192, 2, 128, 50, GV_BF16 },
+        { "lists", 8192, 8192, 2, 128, 25, GV_BF16 },     { "lists", 8192, 8192, 2, 128, 10, GV_BF16 },
+        { "lists", 8192, 8192, 2, 64, 25, GV_BF16 },      { "1560, 12 heads", 1560, 1560, 12, 128, 0, GV_BF16 },
+        { "shipped self", 1296, 1296, 4, 64, 0, GV_BF16 }, { "shipped text", 1296, 64, 4, 64, 0, GV_BF16 },
+        { "UMT5-like", 512, 512, 6, 64, 0, GV_BF16 },     { "CLIP", 257, 257, 16, 80, 0, GV_BF16 },
+        { "VAE middle", 576, 576, 1, 384, 0, GV_BF16 },   { "dense", 4096, 4096, 2, 128, 0, GV_F32 },
+        { "dense", 4096, 4096, 2, 64, 0, GV_F32 },        { "VAE middle", 576, 576, 1, 384, 0, GV_F32 },
+    };
+    struct device *d;
+    struct error   e = { 0 };
+    const char    *level = argc > 2 ? argv[2] : NULL;
+
+    if (gv_device_open(&d, &(struct device_params){ .name = "cpu", .threads = argc > 1 ? atoi(argv[1]) : 0, .cpu_level = level }, &e) != GV_OK) {
+        fprintf(stderr, "%s\n", e.text);
+        return 1;
+    }
+    const double top = peak(d);
+    printf("%d threads, vdpbf16ps peak %.1f GFLOP/s (f32 lines: against half of it)\n", gv_cpu_threads(d), top);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        measure(d, &shapes[i], top);
+    printf("vdpbf16ps peak again %.1f GFLOP/s\n", peak(d));
+    gv_device_close(&d);
+    return 0;
+}
