@@ -13,9 +13,9 @@
  * off at 500 scans. Names never reach a library.
  *
  * Surprises: ICC profiles and gAMA are ignored (sRGB is assumed); 16 bits are cut to 8; CMYK is multiplied out, as Pillow
- * does. stb keeps its failure text in a thread-local variable; nothing else here is global.
+ * does, inks always inverted, as Pillow and browsers have it. stb keeps its failure text in a thread-local variable; nothing else here is global.
  *
- * Sources: PNG 3rd edition; ITU-T T.81 (JPEG), T.872 (Adobe's APP14); CIPA DC-008 (EXIF); RFC 9649 (WebP). */
+ * Sources: PNG 3rd edition; ITU-T T.81 (JPEG); GIF89a; CIPA DC-008 (EXIF); RFC 9649 (WebP). */
 #include "io/image.h"
 
 #include <errno.h>
@@ -265,16 +265,9 @@ static gv_status png_encode(struct bytes *out, const uint8_t *rgb, int width, in
 
 /* ---- JPEG ------------------------------------------------------------------------------------------------------------- */
 
-struct jpeg_facts {
-    int  orientation;
-    bool adobe;
-};
-
-/* The markers before the first scan: EXIF's orientation, and whether Adobe wrote it (then CMYK is stored inverted). */
-static struct jpeg_facts jpeg_walk(struct bytes b)
+/* EXIF's orientation, from the markers before the first scan. */
+static int jpeg_orientation(struct bytes b)
 {
-    struct jpeg_facts f    = {.orientation = 1};
-    bool              seen = false;
     for (size_t at = 2; at + 4 <= b.size && b.at[at] == 0xff;) {
         const uint8_t *p = b.at + at;
         if (p[1] == 0xff) { /* fill byte */
@@ -286,28 +279,21 @@ static struct jpeg_facts jpeg_walk(struct bytes b)
         const size_t n = (size_t)(p[2] << 8 | p[3]);
         if (n < 2 || n > b.size - at - 2)
             break;
-        if (p[1] == 0xe1 && n >= 8 && !memcmp(p + 4, "Exif\0", 6) && !seen) {
-            f.orientation = exif_orientation(p + 10, n - 8);
-            seen          = true;
-        }
-        if (p[1] == 0xee && n >= 14 && !memcmp(p + 4, "Adobe", 5))
-            f.adobe = true;
+        if (p[1] == 0xe1 && n >= 8 && !memcmp(p + 4, "Exif\0", 6))
+            return exif_orientation(p + 10, n - 8);
         at += 2 + n;
     }
-    return f;
+    return 1;
 }
 
 #ifdef GV_HAVE_TURBOJPEG
 
-static void rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, int64_t n, bool inverted)
+/* Inks are stored inverted: Adobe does so, and so do all files that are met, with or without Adobe's marker. */
+static void rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        for (int k = 0; k < 3; k++) {
-            const int c = cmyk[i * 4 + k], black = cmyk[i * 4 + 3];
-            const int a = inverted ? c : 255 - c, b = inverted ? black : 255 - black;
-
-            rgb[i * 3 + k] = (uint8_t)((a * b + 127) / 255);
-        }
+        for (int k = 0; k < 3; k++)
+            rgb[i * 3 + k] = (uint8_t)((cmyk[i * 4 + k] * cmyk[i * 4 + 3] + 127) / 255);
 }
 
 static gv_status jpeg_fail(tjhandle h, const char *path, struct error *e)
@@ -321,7 +307,7 @@ static bool jpeg_harmless(tjhandle h)
     return tjGetErrorCode(h) == TJERR_WARNING && strstr(tjGetErrorStr2(h), "extraneous bytes before marker");
 }
 
-static gv_status jpeg_decode(struct image *im, tjhandle h, struct bytes b, bool adobe, const char *path, struct error *e)
+static gv_status jpeg_decode(struct image *im, tjhandle h, struct bytes b, const char *path, struct error *e)
 {
     enum { FLAGS = TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS };
     const unsigned long size = (unsigned long)b.size;
@@ -339,17 +325,17 @@ static gv_status jpeg_decode(struct image *im, tjhandle h, struct bytes b, bool 
         return gv_fail(e, GV_ERR_MEMORY, "no memory for %s of %d×%d", path, width, height);
     const int       r  = tjDecompress2(h, b.at, size, cmyk, width, 0, height, TJPF_CMYK, FLAGS);
     const gv_status st = r == 0 || jpeg_harmless(h) ? GV_OK : jpeg_fail(h, path, e);
-    rgb_from_cmyk(im->rgb, cmyk, (int64_t)width * height, adobe);
+    rgb_from_cmyk(im->rgb, cmyk, (int64_t)width * height);
     free(cmyk);
     return st;
 }
 
-static gv_status jpeg_pixels(struct image *im, struct bytes b, bool adobe, const char *path, struct error *e)
+static gv_status jpeg_pixels(struct image *im, struct bytes b, const char *path, struct error *e)
 {
     tjhandle h = tjInitDecompress();
     if (!h)
         return gv_fail(e, GV_ERR_MEMORY, "no memory to read %s", path);
-    const gv_status st = jpeg_decode(im, h, b, adobe, path, e);
+    const gv_status st = jpeg_decode(im, h, b, path, e);
     tjDestroy(h);
     return st;
 }
@@ -385,9 +371,8 @@ static gv_status jpeg_encode(struct bytes *out, const uint8_t *rgb, int width, i
 
 #else
 
-static gv_status jpeg_pixels(struct image *im, struct bytes b, bool adobe, const char *path, struct error *e)
+static gv_status jpeg_pixels(struct image *im, struct bytes b, const char *path, struct error *e)
 {
-    (void)adobe;
 #ifdef GV_HAVE_FFMPEG
     return gv_media_read_still(im, MEDIA_JPEG, b.at, b.size, path, e);
 #else
@@ -407,9 +392,8 @@ static gv_status jpeg_encode(struct bytes *out, const uint8_t *rgb, int width, i
 
 static gv_status jpeg_read(struct image *im, int *orientation, struct bytes b, const char *path, struct error *e)
 {
-    const struct jpeg_facts f = jpeg_walk(b);
-    *orientation              = f.orientation;
-    return jpeg_pixels(im, b, f.adobe, path, e);
+    *orientation = jpeg_orientation(b);
+    return jpeg_pixels(im, b, path, e);
 }
 
 /* ---- kinds by first bytes --------------------------------------------------------------------------------------------- */
@@ -443,7 +427,7 @@ static const struct magic magics[] = {
     {"TIFF", 0, 4, "II*\0", 0, 0, NULL, KIND_STILL, DETAIL(MEDIA_TIFF)},
     {"TIFF", 0, 4, "MM\0*", 0, 0, NULL, KIND_STILL, DETAIL(MEDIA_TIFF)},
     {"BMP", 0, 2, "BM", 6, 4, "\0\0\0\0", KIND_STILL, DETAIL(MEDIA_BMP)},
-    {"HEIC picture", 4, 8, "ftyphei", 0, 0, NULL, KIND_REFUSED, 0},
+    {"HEIC picture", 4, 7, "ftyphei", 0, 0, NULL, KIND_REFUSED, 0},
     {"HEIC picture", 4, 8, "ftypmif1", 0, 0, NULL, KIND_REFUSED, 0},
     {"AVIF picture", 4, 7, "ftypavi", 0, 0, NULL, KIND_REFUSED, 0},
     {"MP4", 4, 4, "ftyp", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_MOV)},
@@ -542,9 +526,35 @@ static int still_orientation(enum media_still kind, struct bytes b)
     return 1;
 }
 
+/* The place behind the sub-blocks that begin at at; 0 where the file ends before. */
+static size_t gif_blocks(struct bytes b, size_t at)
+{
+    while (at < b.size && b.at[at])
+        at += 1 + (size_t)b.at[at];
+    return at < b.size ? at + 1 : 0;
+}
+
+static size_t gif_table(uint8_t flags)
+{
+    return flags & 0x80 ? (size_t)3 << ((flags & 7) + 1) : 0;
+}
+
+/* libav's decoder is content with half a picture. */
+static bool gif_whole(struct bytes b)
+{
+    size_t at = b.size < 13 ? 0 : 13 + gif_table(b.at[10]);
+    while (at && at < b.size && b.at[at] == 0x21) /* extension: mark, label, blocks */
+        at = gif_blocks(b, at + 2);
+    if (!at || b.size < 10 || at >= b.size - 10 || b.at[at] != 0x2c)
+        return false;
+    return gif_blocks(b, at + 11 + gif_table(b.at[at + 9])) != 0;
+}
+
 static gv_status still_read(struct image *im, int *orientation, const struct magic *m, struct bytes b, const char *path,
                             struct error *e)
 {
+    if (m->detail == MEDIA_GIF && !gif_whole(b))
+        return gv_fail(e, GV_ERR_FORMAT, "%s is a damaged or truncated GIF: its first picture is not whole", path);
     *orientation = still_orientation((enum media_still)m->detail, b);
     return gv_media_read_still(im, (enum media_still)m->detail, b.at, b.size, path, e);
 }
