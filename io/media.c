@@ -16,7 +16,8 @@
  * Surprises:
  * - libav prints to stderr by default, through process-wide state that a library may not set. A codec context has its own
  *   log_level_offset. A format context has none, but its AVClass may name one: we give it a copy of its class that points
- *   at the unused upper bits of `debug`. QUIET is above every level.
+ *   at the unused upper bits of `debug`. QUIET is above every level. What libav logs without a context (broken code tables,
+ *   impossible sizes) still appears when a file is damaged; a program that minds calls av_log_set_level itself.
  * - x264's crf 0 is lossless and needs the profile High 4:4:4 Predictive, which browsers do not play: logged.
  * - 4:2:0 has no odd sizes here: the last column or row is repeated, and logged.
  * - HLG is read as if it were SDR, which it is made for; PQ is refused.
@@ -89,10 +90,12 @@ static void format_quieten(AVFormatContext *f, AVClass *quiet)
     f->av_class                    = quiet;
 }
 
-/* A regular file by descriptor. Each AVIOContext on it has its own place. */
+/* A regular file by descriptor. Each AVIOContext on it has its own place. The size is not told when reading: knowing it,
+ * libav only cuts packets off, and says so on stderr, where it would otherwise find the end. */
 struct file_io {
     int     fd;
     int     err; /* errno of the first failure */
+    bool    writes;
     int64_t at;
 };
 
@@ -130,23 +133,20 @@ static int64_t file_seek(void *opaque, int64_t offset, int whence)
 {
     struct file_io *f = opaque;
     struct stat     s;
-    if (whence & AVSEEK_SIZE || whence == SEEK_END) {
-        if (fstat(f->fd, &s) != 0)
-            return AVERROR(errno);
-        if (whence & AVSEEK_SIZE)
-            return (int64_t)s.st_size;
-        offset += (int64_t)s.st_size;
-    } else if (whence == SEEK_CUR) {
-        offset += f->at;
+    if (whence == SEEK_SET || whence == SEEK_CUR) {
+        offset += whence == SEEK_CUR ? f->at : 0;
+        return offset < 0 ? AVERROR(EINVAL) : (f->at = offset);
     }
-    return offset < 0 ? AVERROR(EINVAL) : (f->at = offset);
+    if (whence & AVSEEK_SIZE && f->writes)
+        return fstat(f->fd, &s) == 0 ? (int64_t)s.st_size : AVERROR(errno);
+    return AVERROR(ENOSYS);
 }
 
-static AVIOContext *file_open(struct file_io *f, int writes)
+static AVIOContext *file_open(struct file_io *f)
 {
     unsigned char *buffer = av_malloc(IO_BUFFER);
-    AVIOContext   *io     = buffer ? avio_alloc_context(buffer, IO_BUFFER, writes, f, file_read, writes ? file_write : NULL,
-                                                        file_seek)
+    AVIOContext   *io     = buffer ? avio_alloc_context(buffer, IO_BUFFER, f->writes, f, file_read,
+                                                        f->writes ? file_write : NULL, file_seek)
                                    : NULL;
     if (!io)
         av_free(buffer);
@@ -262,7 +262,7 @@ static int mp4_reopen(AVFormatContext *f, AVIOContext **io, const char *url, int
     if (flags & AVIO_FLAG_WRITE)
         return AVERROR(EPERM);
     m->again = (struct file_io){.fd = m->part.fd};
-    *io      = file_open(&m->again, 0);
+    *io      = file_open(&m->again);
     return *io ? 0 : AVERROR(ENOMEM);
 }
 
@@ -275,10 +275,10 @@ static int mp4_reclose(AVFormatContext *f, AVIOContext *io)
 
 static gv_status muxer_open(struct mp4 *m, const struct sink_params *p, struct error *e)
 {
-    m->file   = (struct file_io){.fd = m->part.fd};
+    m->file   = (struct file_io){.fd = m->part.fd, .writes = true};
     m->frame  = av_frame_alloc();
     m->packet = av_packet_alloc();
-    m->io     = file_open(&m->file, 1);
+    m->io     = file_open(&m->file);
     avformat_alloc_output_context2(&m->format, NULL, "mp4", NULL);
     AVFormatContext *f = m->format;
     if (!m->frame || !m->packet || !m->io || !f || !(m->stream = avformat_new_stream(f, NULL)))
@@ -702,7 +702,7 @@ static gv_status decoder_open(struct decoding *d, enum AVCodecID id, const AVCod
     d->decoder->log_level_offset = QUIET;
     d->decoder->thread_count     = 1; /* concealment depends on threads */
     d->decoder->max_pixels       = GV_IMAGE_PIXELS;
-    if (still)
+    if (still && id != AV_CODEC_ID_TIFF) /* whose decoder then refuses tags it does not know, and finds short strips anyway */
         d->decoder->err_recognition = AV_EF_EXPLODE | AV_EF_CRCCHECK | AV_EF_BITSTREAM | AV_EF_BUFFER;
     const int r = avcodec_open2(d->decoder, codec, NULL);
     return r < 0 ? fail(e, GV_ERR_FORMAT, path, "the decoder cannot be opened", r) : GV_OK;
@@ -771,7 +771,7 @@ static gv_status clip_open(struct decoding *d, enum media_clip kind, int fd, con
     if (!demuxer)
         return gv_fail(e, GV_ERR_UNSUPPORTED, "%s needs the demuxer %s, which this libav lacks", path, demuxers[kind]);
     d->file   = (struct file_io){.fd = fd};
-    d->io     = file_open(&d->file, 0);
+    d->io     = file_open(&d->file);
     d->format = avformat_alloc_context();
     if (!d->io || !d->format)
         return no_memory(e, path);
