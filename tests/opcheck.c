@@ -1,6 +1,6 @@
 /* Every operation, at every CPU level that this machine has, against plain loops in f64; how a kernel is accepted.
  *
- *   opcheck [--bench] [--level L] [--seed N] [--cases N]
+ *   opcheck [--bench [--threads N]] [--level L] [--seed N] [--cases N]
  *
  * Sizes are random, odd ones and single rows included; rows are strided at random, gaps and destinations are filled with NaN
  * beforehand, and gaps must still be NaN afterwards. Each level runs twice, on one thread and on three, and both runs must
@@ -714,24 +714,312 @@ static bool level_present(const char *level)
     return any || !strcmp(level, "c");
 }
 
+/* ---- --bench --------------------------------------------------------------------------------------------------------------- */
+
+/* On one thread its own time, which neighbours on the machine disturb less; on several the wall's. */
+static double seconds(const struct device *d)
+{
+    struct timespec t;
+
+    clock_gettime(gv_cpu_threads(d) == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* What the arithmetic units can do: chains of multiplies on registers, on every thread. GFLOP/s. */
+struct peak {
+    int64_t rounds;
+};
+
+enum { CHAINS = 12 }; /* independent sums: a multiply is done after 4 to 6 cycles, and two may start in each */
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+__attribute__((target("avx512f,avx512bf16"))) static void peak_bf16(void *arg, int64_t slice)
+{
+    const struct peak *p = arg;
+    __m512             acc[CHAINS], x = _mm512_set1_ps(1e-3f * (float)slice);
+
+#pragma GCC unroll 12
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = _mm512_setzero_ps();
+    for (int64_t n = 0; n < p->rounds; n++)
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++)
+            __asm__ volatile("vdpbf16ps %1, %1, %0" : "+v"(acc[i]) : "v"(x));
+}
+
+__attribute__((target("avx512f"))) static void peak_avx512(void *arg, int64_t slice)
+{
+    const struct peak *p = arg;
+    __m512             acc[CHAINS], x = _mm512_set1_ps(1e-3f * (float)slice);
+
+#pragma GCC unroll 12
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = _mm512_setzero_ps();
+    for (int64_t n = 0; n < p->rounds; n++)
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++)
+            __asm__ volatile("vfmadd231ps %1, %1, %0" : "+v"(acc[i]) : "v"(x));
+}
+
+__attribute__((target("avx2,fma"))) static void peak_avx2(void *arg, int64_t slice)
+{
+    const struct peak *p = arg;
+    __m256             acc[CHAINS], x = _mm256_set1_ps(1e-3f * (float)slice);
+
+#pragma GCC unroll 12
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = _mm256_setzero_ps();
+    for (int64_t n = 0; n < p->rounds; n++)
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++)
+            __asm__ volatile("vfmadd231ps %1, %1, %0" : "+x"(acc[i]) : "x"(x));
+}
+
+static double peak_rate(struct device *d, bool bf16)
+{
+    const unsigned flags = gv_cpu_flags(d);
+    const bool     wide = flags & CPU_AVX512, native = bf16 && (flags & CPU_AVX512BF16);
+    struct peak    p = { 4000000 };
+    double         best = 0;
+
+    if (!(flags & CPU_AVX2))
+        return 0;
+    for (int i = 0; i < 5; i++) {
+        const double start = seconds(d);
+
+        gv_parallel_for(d, gv_cpu_threads(d), native ? peak_bf16 : wide ? peak_avx512 : peak_avx2, &p);
+        best = fmax(best, 1e-9 * gv_cpu_threads(d) * (double)p.rounds * CHAINS * (wide ? 32 : 16) * (native ? 2 : 1) / (seconds(d) - start));
+    }
+    return best;
+}
+#else
+static double peak_rate(struct device *d, bool bf16)
+{
+    (void)d, (void)bf16;
+    return 0;
+}
+#endif
+
+struct timing {
+    double median, best;
+    int    n;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Repeats until about a third of a second has gone by. */
+static struct timing repeat(void (*fn)(struct ctx *c, void *arg), struct ctx *c, void *arg)
+{
+    enum { MOST = 200 };
+    double t[MOST], total = 0;
+    int    n = 0;
+
+    fn(c, arg);
+    for (; n < MOST && (total < 0.35 || n < 5); n++) {
+        const double start = seconds(c->run.device);
+
+        fn(c, arg);
+        total += t[n] = seconds(c->run.device) - start;
+    }
+    qsort(t, (size_t)n, sizeof *t, by_value);
+    return (struct timing){ t[n / 2], t[0], n };
+}
+
+struct call {
+    struct tensor      y, x, w, b;
+    struct linear_opts linear;
+    struct conv_opts   conv;
+    struct norm_opts   norm;
+};
+
+static void call_linear(struct ctx *c, void *arg)
+{
+    const struct call *a = arg;
+
+    gv_linear(&c->run, a->y, a->x, a->w, &a->linear);
+}
+
+static void call_conv(struct ctx *c, void *arg)
+{
+    const struct call *a = arg;
+
+    gv_conv(&c->run, a->y, a->x, a->w, &a->conv);
+}
+
+static void call_norm(struct ctx *c, void *arg)
+{
+    const struct call *a = arg;
+
+    gv_norm(&c->run, a->y, a->x, &a->norm);
+}
+
+static void call_act(struct ctx *c, void *arg)
+{
+    const struct call *a = arg;
+
+    gv_act(&c->run, a->y, a->x, ACT_GELU_TANH);
+}
+
+static void call_add(struct ctx *c, void *arg)
+{
+    const struct call *a = arg;
+
+    gv_add(&c->run, a->y, a->x, a->b);
+}
+
+static void call_copy(struct ctx *c, void *arg)
+{
+    const struct call *a = arg;
+
+    gv_copy(&c->run, a->y, a->x);
+}
+
+static void print_flops(const char *what, double flop, struct timing t, double peak)
+{
+    printf("%-52s %8.3f ms %8.1f GFLOP/s", what, 1e3 * t.median, 1e-9 * flop / t.median);
+    if (peak > 0)
+        printf("  %5.1f%% of peak", 100e-9 * flop / t.median / peak);
+    printf("\n");
+}
+
+static void print_bytes(const char *what, double bytes, struct timing t)
+{
+    printf("%-52s %8.3f ms %8.1f GB/s\n", what, 1e3 * t.median, 1e-9 * bytes / t.median);
+}
+
+static struct ctx bench_ctx(struct device *d, enum dtype compute)
+{
+    struct ctx   c = { .state = 7 };
+    struct error e = { 0 };
+
+    if (gv_run_open(&c.run, d, compute, (size_t)1 << 30, &e) != GV_OK) {
+        printf("%s\n", e.text);
+        exit(2);
+    }
+    return c;
+}
+
+static void bench_linear(struct device *d, enum dtype type, double peak)
+{
+    static const int64_t shapes[][3] = { { 1560, 1536, 1536 }, { 1560, 8960, 1536 }, { 1560, 1536, 8960 }, { 4680, 1536, 1536 },
+                                         { 1440, 384, 384 },   { 1440, 1536, 384 },  { 512, 1536, 4096 },  { 8, 1536, 1536 },
+                                         { 1, 8960, 1536 } };
+
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t *s = shapes[i];
+        struct ctx     c = bench_ctx(d, type);
+        struct call    a = { .x = filled(&c, type, 2, DIMS(s[0], s[2]), true), .y = filled(&c, type, 2, DIMS(s[0], s[1]), true) };
+
+        a.w = prepared(&c, filled(&c, GV_F32, 2, DIMS(s[1], s[2]), true), type, WEIGHT_LINEAR);
+        a.linear.bias = vector(&c, s[1]);
+        snprintf(c.what, sizeof c.what, "linear %s [%" PRId64 ", %" PRId64 "] to %" PRId64, gv_dtype_info(type)->name, s[0], s[2], s[1]);
+        print_flops(c.what, 2.0 * (double)(s[0] * s[1] * s[2]), repeat(call_linear, &c, &a), peak);
+        gv_run_close(&c.run);
+    }
+}
+
+/* The decoders' convolutions: full width, then the shipped VAE. Frames T, H, W, in, out, kernel t, kernel h and w. */
+static void bench_conv(struct device *d, enum dtype type, double peak)
+{
+    static const int64_t shapes[][7] = {
+        { 1, 32, 32, 384, 384, 3, 3 }, { 4, 128, 128, 96, 96, 3, 3 }, { 4, 64, 64, 192, 192, 3, 3 }, { 1, 18, 32, 128, 128, 3, 3 },
+        { 2, 36, 64, 128, 128, 3, 3 }, { 4, 72, 128, 64, 64, 3, 3 },  { 4, 144, 256, 32, 32, 3, 3 }, { 4, 144, 256, 64, 32, 1, 3 },
+        { 4, 144, 256, 32, 3, 3, 3 },  { 4, 144, 256, 12, 16, 3, 3 }, { 4, 144, 256, 64, 32, 1, 1 }, { 2, 36, 64, 128, 256, 3, 1 },
+    };
+
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t *s = shapes[i];
+        struct ctx     c = bench_ctx(d, type);
+        const int      p = (int)s[6] / 2;
+        struct call    a = { .x = filled(&c, type, 4, DIMS(s[0] + s[5] - 1, s[1], s[2], s[3]), true),
+                             .y = filled(&c, type, 4, DIMS(s[0], s[1], s[2], s[4]), true),
+                             .conv = { .pad_lo = { 0, p, p }, .pad_hi = { 0, p, p }, .bias = vector(&c, s[4]) } };
+
+        a.w = prepared(&c, filled(&c, GV_F32, 5, DIMS(s[4], s[5], s[6], s[6], s[3]), true), type, WEIGHT_CONV);
+        snprintf(c.what, sizeof c.what, "conv %s %" PRId64 "x%" PRId64 "x%" PRId64 ", %" PRId64 " to %" PRId64 ", %" PRId64 "x%" PRId64 "x%" PRId64,
+                 gv_dtype_info(type)->name, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[6]);
+        print_flops(c.what, 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * s[4] * s[5] * s[6] * s[6]), repeat(call_conv, &c, &a), peak);
+        gv_run_close(&c.run);
+    }
+}
+
+static void bench_rows(struct device *d)
+{
+    static const int64_t shapes[][2] = { { 1560, 1536 }, { 32760, 1536 }, { 147456, 32 } };
+
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t n = shapes[i][0], w = shapes[i][1];
+        const double  count = (double)(n * w);
+        struct ctx    c = bench_ctx(d, GV_BF16);
+        struct call   a = { .x = filled(&c, GV_F32, 2, DIMS(n, w), true), .y = filled(&c, GV_BF16, 2, DIMS(n, w), true) };
+
+        a.norm = (struct norm_opts){ .eps = 1e-6f, .scale = filled(&c, GV_F32, 2, DIMS(1, w), true), .shift = filled(&c, GV_F32, 2, DIMS(1, w), true) };
+        snprintf(c.what, sizeof c.what, "norm, modulated, f32 to bf16 [%" PRId64 ", %" PRId64 "]", n, w);
+        print_bytes(c.what, 6 * count, repeat(call_norm, &c, &a));
+        a.x = filled(&c, GV_BF16, 2, DIMS(n, w), true);
+        a.norm = (struct norm_opts){ .kind = NORM_L2, .eps = 1e-12f, .weight = vector(&c, w), .act = ACT_SILU };
+        snprintf(c.what, sizeof c.what, "norm, SiLU, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
+        print_bytes(c.what, 4 * count, repeat(call_norm, &c, &a));
+        snprintf(c.what, sizeof c.what, "GELU, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
+        print_bytes(c.what, 4 * count, repeat(call_act, &c, &a));
+        a.b = filled(&c, GV_BF16, 2, DIMS(n, w), true);
+        snprintf(c.what, sizeof c.what, "add, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
+        print_bytes(c.what, 6 * count, repeat(call_add, &c, &a));
+        a.y = filled(&c, GV_F32, 2, DIMS(n, w), true);
+        snprintf(c.what, sizeof c.what, "copy, bf16 to f32 [%" PRId64 ", %" PRId64 "]", n, w);
+        print_bytes(c.what, 6 * count, repeat(call_copy, &c, &a));
+        gv_run_close(&c.run);
+    }
+}
+
+static void bench(const char *level, int threads)
+{
+    struct device *d = device_of(level, threads);
+    const double   bf16 = peak_rate(d, true), f32 = peak_rate(d, false);
+
+    printf("%d thread(s); peak %.0f GFLOP/s in bf16, %.0f in f32; medians\n", gv_cpu_threads(d), bf16, f32);
+    bench_linear(d, GV_BF16, bf16);
+    bench_conv(d, GV_BF16, bf16);
+    bench_linear(d, GV_F32, f32);
+    bench_conv(d, GV_F32, f32);
+    bench_rows(d);
+    gv_device_close(&d);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const levels[] = { "c", "avx2", "avx512", "avx512bf16" };
     uint64_t    seed = (uint64_t)time(NULL);
     const char *only = NULL;
-    int         passed = 0, failed = 0, cases = 60;
+    int         passed = 0, failed = 0, cases = 60, threads = 1;
+    bool        timed = false;
 
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--level") && i + 1 < argc)
             only = argv[++i];
+        else if (!strcmp(argv[i], "--bench"))
+            timed = true;
         else if (!strcmp(argv[i], "--seed") && i + 1 < argc)
             seed = strtoull(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--threads") && i + 1 < argc)
+            threads = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--cases") && i + 1 < argc)
             cases = atoi(argv[++i]);
         else {
-            fprintf(stderr, "usage: opcheck [--bench] [--level c|avx2|avx512|avx512bf16] [--seed N] [--cases N]\n");
+            fprintf(stderr, "usage: opcheck [--bench [--threads N]] [--level c|avx2|avx512|avx512bf16] [--seed N] [--cases N]\n");
             return 2;
         }
+    }
+    if (timed) {
+        bench(only, threads);
+        return 0;
     }
     printf("seed %" PRIu64 "\n", seed);
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
