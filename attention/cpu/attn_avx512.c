@@ -143,6 +143,12 @@ static inline __attribute__((always_inline)) void soften(uint32_t *p, const floa
 
 /* ---- transposes ---- */
 
+/* Mask of the first n of 16 words. */
+static inline __mmask16 first_of(int64_t n)
+{
+    return _cvtu32_mask16(n < 16 ? (1u << n) - 1 : 0xffff);
+}
+
 /* 16 x 16 words in place. */
 static inline __attribute__((always_inline)) void transpose(__m512i x[16])
 {
@@ -174,7 +180,7 @@ static bool finish(void *const *row, enum dtype type, const float *acc, const fl
 {
     for (int64_t d = 0; d < Dv; d += 16) {
         const int64_t   left = Dv - d;
-        const __mmask16 some = left < 16 ? (__mmask16)((1 << left) - 1) : 0xffff;
+        const __mmask16 some = first_of(left);
 
         for (int half = 0; half < 2; half++) {
             const __m512 factor = _mm512_load_ps(inv + half * 16);
@@ -204,7 +210,7 @@ static bool pack_rows_words(uint32_t *dst, const char *src, int64_t stride_bytes
     for (int first = 0; first < rows; first += 16)
         for (int64_t t = 0; t < words; t += 16) {
             const int64_t   left = words - t;
-            const __mmask16 some = left < 16 ? (__mmask16)((1 << left) - 1) : 0xffff;
+            const __mmask16 some = first_of(left);
             __m512i         x[16];
 
             for (int i = 0; i < 16; i++)
@@ -267,7 +273,7 @@ static bool pack_values_bf16(uint32_t *dst, const void *src, enum dtype type, in
 
         for (int64_t d = 0; d < Dv; d += 16) {
             const int64_t   left = Dv - d;
-            const __mmask16 some = left < 16 ? (__mmask16)((1 << left) - 1) : 0xffff;
+            const __mmask16 some = first_of(left);
             const __m512i   lo = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, even + d));
             const __m512i   hi = k + 1 < rows ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, odd + d)) : _mm512_setzero_si512();
             const __m512i   both = _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16));
