@@ -57,11 +57,12 @@ static void fill(struct schedule *s, const struct grid *g, double shift)
     }
 }
 
-/* The largest and smallest σ are shifted when the scheduler is made, the grid between them when the steps are set. */
+/* The largest and smallest σ are shifted when the scheduler is made, in f32; the grid between them when the steps are set. */
 static void fill_flow_match_euler(struct schedule *s, double shift)
 {
+    float k = (float)shift, least = k * 0.001f / (1 + (k - 1) * 0.001f);
     for (int i = 0; i < s->steps; i++) {
-        double sigma = shifted(linspace(1, shifted(0.001, shift), s->steps, i), shift);
+        double sigma = shifted(linspace(1, (double)least, s->steps, i), shift);
         s->sigma[i] = (float)sigma;
         s->time[i] = (float)(sigma * 1000);
     }

@@ -19,6 +19,9 @@
 #include "core/cpu/parallel.h"
 #include "core/ops.h"
 #include "core/rng.h"
+#ifdef GV_HAVE_ONEDNN
+#include "tests/onednn_rate.h"
+#endif
 
 /* ---- tolerances: |a - b| ≤ rel·|b| + abs·max|b| --------------------------------------------------------------------------- */
 
@@ -781,12 +784,12 @@ static double peak_rate(struct device *d, bool bf16)
 {
     const unsigned flags = gv_cpu_flags(d);
     const bool     wide = flags & CPU_AVX512, native = bf16 && (flags & CPU_AVX512BF16);
-    struct peak    p = { 4000000 };
+    struct peak    p = { 200000 };
     double         best = 0;
 
     if (!(flags & CPU_AVX2))
         return 0;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 2; i++) {
         const double start = seconds(d);
 
         gv_parallel_for(d, gv_cpu_threads(d), native ? peak_bf16 : wide ? peak_avx512 : peak_avx2, &p);
@@ -802,11 +805,6 @@ static double peak_rate(struct device *d, bool bf16)
 }
 #endif
 
-struct timing {
-    double median, best;
-    int    n;
-};
-
 static int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -814,23 +812,66 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Repeats until about a third of a second has gone by. */
-static struct timing repeat(void (*fn)(struct ctx *c, void *arg), struct ctx *c, void *arg)
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    return n ? v[n / 2] : 0;
+}
+
+/* Medians of ours, and of what ran beside it in turn, so that a busy machine disturbs both alike. */
+struct timing {
+    double ours, best, yardstick, peak; /* seconds, seconds, theirs / ours, our share of the peak */
+};
+
+struct rival;
+static void rival_run(struct rival *rival);
+
+/* Repeats until about half a second has gone by. */
+static struct timing repeat(void (*fn)(struct ctx *c, void *arg), struct ctx *c, void *arg, struct rival *rival, double flop)
 {
     enum { MOST = 200 };
-    double t[MOST], total = 0;
-    int    n = 0;
+    struct device *d = c->run.device;
+    double         t[MOST], ratio[MOST], share[MOST], total = 0;
+    int            n = 0;
 
     fn(c, arg);
-    for (; n < MOST && (total < 0.35 || n < 5); n++) {
-        const double start = seconds(c->run.device);
+    if (rival)
+        rival_run(rival);
+    for (; n < MOST && (total < 0.5 || n < 7); n++) {
+        const double start = seconds(d);
 
         fn(c, arg);
-        total += t[n] = seconds(c->run.device) - start;
+        t[n] = seconds(d) - start;
+        const double peak = flop > 0 ? peak_rate(d, c->run.compute == GV_BF16) : 0, again = seconds(d);
+
+        if (rival)
+            rival_run(rival);
+        ratio[n] = (seconds(d) - again) / t[n];
+        share[n] = peak > 0 ? 1e-9 * flop / t[n] / peak : 0;
+        total += seconds(d) - start;
     }
-    qsort(t, (size_t)n, sizeof *t, by_value);
-    return (struct timing){ t[n / 2], t[0], n };
+    struct timing r = { .yardstick = rival ? median(ratio, n) : 0, .peak = median(share, n) };
+
+    r.ours = median(t, n);
+    r.best = t[0];
+    return r;
 }
+
+#ifdef GV_HAVE_ONEDNN
+struct rival {
+    struct onednn_rate *rate;
+};
+
+static void rival_run(struct rival *rival)
+{
+    onednn_run(rival->rate);
+}
+#else
+static void rival_run(struct rival *rival)
+{
+    (void)rival;
+}
+#endif
 
 struct call {
     struct tensor      y, x, w, b;
@@ -881,17 +922,46 @@ static void call_copy(struct ctx *c, void *arg)
     gv_copy(&c->run, a->y, a->x);
 }
 
-static void print_flops(const char *what, double flop, struct timing t, double peak)
+static void print_flops(const char *what, double flop, struct timing t)
 {
-    printf("%-52s %8.3f ms %8.1f GFLOP/s", what, 1e3 * t.median, 1e-9 * flop / t.median);
-    if (peak > 0)
-        printf("  %5.1f%% of peak", 100e-9 * flop / t.median / peak);
+    printf("%-52s %8.3f ms %7.1f GFLOP/s", what, 1e3 * t.ours, 1e-9 * flop / t.ours);
+    if (t.peak > 0)
+        printf("  %5.1f%% of peak", 100 * t.peak);
+    if (t.yardstick > 0)
+        printf("  %5.1f%% of oneDNN", 100 * t.yardstick);
     printf("\n");
+    fflush(stdout);
 }
 
 static void print_bytes(const char *what, double bytes, struct timing t)
 {
-    printf("%-52s %8.3f ms %8.1f GB/s\n", what, 1e3 * t.median, 1e-9 * bytes / t.median);
+    printf("%-52s %8.3f ms %7.1f GB/s\n", what, 1e3 * t.ours, 1e-9 * bytes / t.ours);
+}
+
+static void time_linear(struct ctx *c, struct call *a, const int64_t s[3])
+{
+    const double flop = 2.0 * (double)(s[0] * s[1] * s[2]);
+#ifdef GV_HAVE_ONEDNN
+    struct rival rival = { onednn_linear(gv_cpu_threads(c->run.device), c->run.compute == GV_BF16, s[0], s[1], s[2]) };
+
+    print_flops(c->what, flop, repeat(call_linear, c, a, rival.rate ? &rival : NULL, flop));
+    onednn_close(rival.rate);
+#else
+    print_flops(c->what, flop, repeat(call_linear, c, a, NULL, flop));
+#endif
+}
+
+static void time_conv(struct ctx *c, struct call *a, const int64_t s[7])
+{
+    const double flop = 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * s[4] * s[5] * s[6] * s[6]);
+#ifdef GV_HAVE_ONEDNN
+    struct rival rival = { onednn_conv(gv_cpu_threads(c->run.device), c->run.compute == GV_BF16, s) };
+
+    print_flops(c->what, flop, repeat(call_conv, c, a, rival.rate ? &rival : NULL, flop));
+    onednn_close(rival.rate);
+#else
+    print_flops(c->what, flop, repeat(call_conv, c, a, NULL, flop));
+#endif
 }
 
 static struct ctx bench_ctx(struct device *d, enum dtype compute)
@@ -906,7 +976,7 @@ static struct ctx bench_ctx(struct device *d, enum dtype compute)
     return c;
 }
 
-static void bench_linear(struct device *d, enum dtype type, double peak)
+static void bench_linear(struct device *d, enum dtype type)
 {
     static const int64_t shapes[][3] = { { 1560, 1536, 1536 }, { 1560, 8960, 1536 }, { 1560, 1536, 8960 }, { 4680, 1536, 1536 },
                                          { 1440, 384, 384 },   { 1440, 1536, 384 },  { 512, 1536, 4096 },  { 8, 1536, 1536 },
@@ -920,13 +990,13 @@ static void bench_linear(struct device *d, enum dtype type, double peak)
         a.w = prepared(&c, filled(&c, GV_F32, 2, DIMS(s[1], s[2]), true), type, WEIGHT_LINEAR);
         a.linear.bias = vector(&c, s[1]);
         snprintf(c.what, sizeof c.what, "linear %s [%" PRId64 ", %" PRId64 "] to %" PRId64, gv_dtype_info(type)->name, s[0], s[2], s[1]);
-        print_flops(c.what, 2.0 * (double)(s[0] * s[1] * s[2]), repeat(call_linear, &c, &a), peak);
+        time_linear(&c, &a, s);
         gv_run_close(&c.run);
     }
 }
 
 /* The decoders' convolutions: full width, then the shipped VAE. Frames T, H, W, in, out, kernel t, kernel h and w. */
-static void bench_conv(struct device *d, enum dtype type, double peak)
+static void bench_conv(struct device *d, enum dtype type)
 {
     static const int64_t shapes[][7] = {
         { 1, 32, 32, 384, 384, 3, 3 }, { 4, 128, 128, 96, 96, 3, 3 }, { 4, 64, 64, 192, 192, 3, 3 }, { 1, 18, 32, 128, 128, 3, 3 },
@@ -945,7 +1015,7 @@ static void bench_conv(struct device *d, enum dtype type, double peak)
         a.w = prepared(&c, filled(&c, GV_F32, 5, DIMS(s[4], s[5], s[6], s[6], s[3]), true), type, WEIGHT_CONV);
         snprintf(c.what, sizeof c.what, "conv %s %" PRId64 "x%" PRId64 "x%" PRId64 ", %" PRId64 " to %" PRId64 ", %" PRId64 "x%" PRId64 "x%" PRId64,
                  gv_dtype_info(type)->name, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[6]);
-        print_flops(c.what, 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * s[4] * s[5] * s[6] * s[6]), repeat(call_conv, &c, &a), peak);
+        time_conv(&c, &a, s);
         gv_run_close(&c.run);
     }
 }
@@ -962,19 +1032,19 @@ static void bench_rows(struct device *d)
 
         a.norm = (struct norm_opts){ .eps = 1e-6f, .scale = filled(&c, GV_F32, 2, DIMS(1, w), true), .shift = filled(&c, GV_F32, 2, DIMS(1, w), true) };
         snprintf(c.what, sizeof c.what, "norm, modulated, f32 to bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 6 * count, repeat(call_norm, &c, &a));
+        print_bytes(c.what, 6 * count, repeat(call_norm, &c, &a, NULL, 0));
         a.x = filled(&c, GV_BF16, 2, DIMS(n, w), true);
         a.norm = (struct norm_opts){ .kind = NORM_L2, .eps = 1e-12f, .weight = vector(&c, w), .act = ACT_SILU };
         snprintf(c.what, sizeof c.what, "norm, SiLU, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 4 * count, repeat(call_norm, &c, &a));
+        print_bytes(c.what, 4 * count, repeat(call_norm, &c, &a, NULL, 0));
         snprintf(c.what, sizeof c.what, "GELU, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 4 * count, repeat(call_act, &c, &a));
+        print_bytes(c.what, 4 * count, repeat(call_act, &c, &a, NULL, 0));
         a.b = filled(&c, GV_BF16, 2, DIMS(n, w), true);
         snprintf(c.what, sizeof c.what, "add, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 6 * count, repeat(call_add, &c, &a));
+        print_bytes(c.what, 6 * count, repeat(call_add, &c, &a, NULL, 0));
         a.y = filled(&c, GV_F32, 2, DIMS(n, w), true);
         snprintf(c.what, sizeof c.what, "copy, bf16 to f32 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 6 * count, repeat(call_copy, &c, &a));
+        print_bytes(c.what, 6 * count, repeat(call_copy, &c, &a, NULL, 0));
         gv_run_close(&c.run);
     }
 }
@@ -985,10 +1055,10 @@ static void bench(const char *level, int threads)
     const double   bf16 = peak_rate(d, true), f32 = peak_rate(d, false);
 
     printf("%d thread(s); peak %.0f GFLOP/s in bf16, %.0f in f32; medians\n", gv_cpu_threads(d), bf16, f32);
-    bench_linear(d, GV_BF16, bf16);
-    bench_conv(d, GV_BF16, bf16);
-    bench_linear(d, GV_F32, f32);
-    bench_conv(d, GV_F32, f32);
+    bench_linear(d, GV_BF16);
+    bench_conv(d, GV_BF16);
+    bench_linear(d, GV_F32);
+    bench_conv(d, GV_F32);
     bench_rows(d);
     gv_device_close(&d);
 }

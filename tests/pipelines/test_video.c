@@ -1,0 +1,374 @@
+/* What a render promises besides its pixels: the dry run knows its memory, it can be written down between steps and taken up
+ * again, frames do not depend on threads or on a neighbour, it stops when told to, streamed weights change nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+
+#include "io/image.h"
+#include "pipelines/video.h"
+#include "tests/fixture.h"
+
+static char folder[256]; /* the tiny model, for all tests */
+
+static int make_model(void **state)
+{
+    char path[512];
+    (void)state;
+    fixture_temp(folder);
+    fixture_model(folder, GV_TEST_DATA "/pipeline_i2v_known", NULL, GV_BF16, 0);
+    snprintf(path, sizeof path, "%s/genvid.json", folder);
+    FILE *f = fopen(path, "w");
+    fprintf(f, "{\"text_length\": 64, \"steps\": 4, \"width\": 48, \"height\": 32, \"frames\": 17, \"guidance\": 3}\n");
+    fclose(f);
+    return 0;
+}
+
+static int remove_model(void **state)
+{
+    (void)state;
+    fixture_remove(folder);
+    return 0;
+}
+
+struct studio {
+    gv_engine  *engine;
+    gv_model   *model;
+    gv_session *session;
+};
+
+static struct studio studio_open(int threads, const char *precision, uint64_t budget)
+{
+    struct studio    s;
+    char             why[512] = "";
+    gv_engine_params p;
+    gv_engine_params_init(&p);
+    p.threads = threads, p.precision = precision, p.device_budget = budget;
+    gv_engine_open(&p, &s.engine, why, sizeof why);
+    assert_string_equal(why, "");
+    gv_model_load(s.engine, folder, &s.model, why, sizeof why);
+    assert_string_equal(why, "");
+    assert_int_equal(gv_session_open(s.engine, &s.session), GV_OK);
+    return s;
+}
+
+static void studio_close(struct studio *s)
+{
+    gv_session_close(&s->session);
+    gv_engine_close(&s->engine);
+}
+
+struct reel { /* all frames of a clip */
+    uint8_t *rgb;
+    size_t   bytes;
+    int      frames, stop_at;
+};
+
+static int take_frame(void *user, const gv_frame *f)
+{
+    struct reel *r = user;
+    size_t       n = (size_t)f->width * (size_t)f->height * 3;
+    r->rgb = realloc(r->rgb, r->bytes + n);
+    for (int y = 0; y < f->height; y++)
+        memcpy(r->rgb + r->bytes + (size_t)y * (size_t)f->width * 3, (const uint8_t *)f->pixels + y * f->stride, (size_t)f->width * 3);
+    assert_int_equal(f->index, r->frames);
+    r->bytes += n;
+    r->frames++;
+    return r->stop_at && r->frames == r->stop_at;
+}
+
+static gv_video_request request(const struct studio *s, struct reel *r)
+{
+    gv_video_request q;
+    gv_video_request_init(&q);
+    q.model = s->model, q.prompt = "a red fox", q.seed = 7, q.on_frame = take_frame, q.user = r;
+    return q;
+}
+
+static struct reel rendered(const struct studio *s)
+{
+    struct reel      r = { 0 };
+    gv_video_request q = request(s, &r);
+    gv_video_generate(s->session, &q);
+    assert_string_equal(gv_session_message(s->session), "");
+    assert_int_equal(r.frames, 17);
+    return r;
+}
+
+static void assert_same(const struct reel *a, const struct reel *b)
+{
+    assert_int_equal(a->bytes, b->bytes);
+    assert_memory_equal(a->rgb, b->rgb, a->bytes);
+}
+
+/* ---- memory ---- */
+
+static void check_prediction(const char *precision, uint64_t budget)
+{
+    struct studio    s = studio_open(2, precision, budget);
+    struct reel      r = { 0 };
+    gv_video_request q = request(&s, &r);
+    gv_estimate      e;
+    gv_estimate_init(&e);
+    assert_int_equal(gv_video_estimate(s.session, &q, &e), GV_OK);
+    assert_true(atomic_load(&s.engine->device->peak) == 0); /* nothing was taken to know it */
+    r = rendered(&s);
+    double peak = (double)atomic_load(&s.engine->device->peak), predicted = (double)e.device_bytes;
+    print_message("  %s budget %llu: predicted %.0f, peak %.0f bytes\n", precision, (unsigned long long)budget, predicted, peak);
+    assert_true(predicted >= 0.99 * peak && predicted <= 1.01 * peak);
+    if (budget)
+        assert_true(peak <= (double)budget);
+    free(r.rgb);
+    studio_close(&s);
+}
+
+static void dry_run_predicts_peak_memory(void **state)
+{
+    (void)state;
+    check_prediction("f32", 0);
+    check_prediction("bf16", 0);
+}
+
+static uint64_t full_size(void)
+{
+    struct studio    s = studio_open(1, "f32", 0);
+    struct reel      r = { 0 };
+    gv_video_request q = request(&s, &r);
+    gv_estimate      e;
+    gv_estimate_init(&e);
+    assert_int_equal(gv_video_estimate(s.session, &q, &e), GV_OK);
+    studio_close(&s);
+    return e.device_bytes;
+}
+
+static void a_small_budget_streams_weights_and_changes_no_frame(void **state)
+{
+    (void)state;
+    struct studio s = studio_open(1, "f32", 0);
+    struct reel   whole = rendered(&s);
+    uint64_t      all = full_size();
+    studio_close(&s);
+    for (uint64_t budget = all - 1, tries = 0; tries < 2; tries++, budget = budget * 9 / 10) {
+        s = studio_open(1, "f32", budget);
+        struct reel small = rendered(&s);
+        assert_same(&whole, &small);
+        free(small.rgb);
+        studio_close(&s);
+    }
+    check_prediction("f32", all - 1);
+    free(whole.rgb);
+}
+
+static void what_cannot_fit_is_refused_before_it_starts(void **state)
+{
+    (void)state;
+    struct studio    s = studio_open(1, "f32", 1 << 20);
+    struct reel      r = { 0 };
+    gv_video_request q = request(&s, &r);
+    assert_int_equal(gv_video_generate(s.session, &q), GV_ERR_MEMORY);
+    assert_non_null(strstr(gv_session_message(s.session), "MiB"));
+    assert_int_equal(r.frames, 0);
+    studio_close(&s);
+}
+
+/* ---- the same frames ---- */
+
+static void frames_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    static const char *const precisions[] = { "f32", "bf16" };
+    for (int i = 0; i < 2; i++) {
+        struct studio one = studio_open(1, precisions[i], 0), three = studio_open(3, precisions[i], 0);
+        struct reel   a = rendered(&one), b = rendered(&three);
+        assert_same(&a, &b);
+        free(a.rgb);
+        free(b.rgb);
+        studio_close(&one);
+        studio_close(&three);
+    }
+}
+
+struct job_thread {
+    struct studio studio;
+    struct reel   reel;
+};
+
+static void *render_in_thread(void *arg)
+{
+    struct job_thread *t = arg;
+    gv_video_request   q = request(&t->studio, &t->reel);
+    return gv_video_generate(t->studio.session, &q) ? arg : NULL;
+}
+
+static void two_sessions_in_two_threads_give_the_frames_of_one(void **state)
+{
+    (void)state;
+    struct studio     s = studio_open(2, NULL, 0);
+    struct reel       alone = rendered(&s);
+    struct job_thread t[2] = { { s, { 0 } }, { s, { 0 } } };
+    pthread_t         id[2];
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(gv_session_open(s.engine, &t[i].studio.session), GV_OK);
+        pthread_create(&id[i], NULL, render_in_thread, &t[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        void *failed;
+        pthread_join(id[i], &failed);
+        assert_null(failed);
+        assert_same(&alone, &t[i].reel);
+        free(t[i].reel.rgb);
+        gv_session_close(&t[i].studio.session);
+    }
+    free(alone.rgb);
+    studio_close(&s);
+}
+
+static void a_written_down_render_goes_on_to_the_same_bits(void **state)
+{
+    (void)state;
+    char path[512];
+    snprintf(path, sizeof path, "%s/state.safetensors", folder);
+    struct studio s = studio_open(2, NULL, 0);
+    struct reel   whole = rendered(&s), resumed = { 0 };
+    for (int part = 0; part < 2; part++) {
+        struct video_job    job;
+        struct video_report report;
+        struct error        e = { 0 };
+        gv_video_request    q = request(&s, &resumed);
+        assert_int_equal(gv_video_job_open(&job, &q, &e), GV_OK);
+        assert_int_equal(gv_video_plan(&job, &report, &e), GV_OK);
+        if (part == 0)
+            job.state_out = path, job.stop_after = 2;
+        else
+            job.state_in = path;
+        gv_pipeline_video(&job, NULL, &report, &e);
+        assert_string_equal(e.text, "");
+        assert_int_equal(resumed.frames, part ? 17 : 0);
+        gv_video_job_close(&job);
+        studio_close(&s); /* what goes on is another engine */
+        s = studio_open(1, NULL, 0);
+    }
+    assert_same(&whole, &resumed);
+    free(whole.rgb);
+    free(resumed.rgb);
+    studio_close(&s);
+}
+
+static void a_state_of_other_settings_is_refused(void **state)
+{
+    (void)state;
+    char path[512];
+    snprintf(path, sizeof path, "%s/state.safetensors", folder); /* left by the test before */
+    struct studio       s = studio_open(1, NULL, 0);
+    struct reel         r = { 0 };
+    struct video_job    job;
+    struct video_report report;
+    struct error        e = { 0 };
+    gv_video_request    q = request(&s, &r);
+    q.seed = 8;
+    assert_int_equal(gv_video_job_open(&job, &q, &e), GV_OK);
+    assert_int_equal(gv_video_plan(&job, &report, &e), GV_OK);
+    job.state_in = path;
+    assert_int_equal(gv_pipeline_video(&job, NULL, &report, &e), GV_ERR_FORMAT);
+    gv_video_job_close(&job);
+    studio_close(&s);
+}
+
+/* ---- stopping ---- */
+
+static int stop_at_step_two(void *user, const gv_progress *p)
+{
+    (void)user;
+    return !strcmp(p->stage, "denoise") && p->done == 2;
+}
+
+static void a_callback_can_stop_and_nothing_is_left(void **state)
+{
+    (void)state;
+    char          path[512];
+    struct studio s = studio_open(2, NULL, 0);
+    struct reel   r = { .stop_at = 3 };
+    snprintf(path, sizeof path, "%s/clip.y4m", folder);
+    gv_video_request q = request(&s, &r);
+    q.output_path = path;
+    assert_int_equal(gv_video_generate(s.session, &q), GV_ERR_CANCELLED);
+    assert_int_equal(r.frames, 3);
+    assert_int_equal(access(path, F_OK), -1);
+    q.progress = stop_at_step_two;
+    assert_int_equal(gv_video_generate(s.session, &q), GV_ERR_CANCELLED);
+    assert_int_equal(access(path, F_OK), -1);
+    free(r.rgb);
+    studio_close(&s);
+}
+
+static void *cancel_soon(void *session)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+    gv_session_cancel(session);
+    return NULL;
+}
+
+static void another_thread_can_stop_a_render(void **state)
+{
+    (void)state;
+    struct studio    s = studio_open(2, NULL, 0);
+    struct reel      r = { 0 };
+    gv_video_request q = request(&s, &r);
+    pthread_t        id;
+    q.steps = 1000;
+    pthread_create(&id, NULL, cancel_soon, s.session);
+    assert_int_equal(gv_video_generate(s.session, &q), GV_ERR_CANCELLED);
+    pthread_join(id, NULL);
+    free(r.rgb);
+    struct reel again = rendered(&s); /* the session is as good as new */
+    free(again.rgb);
+    studio_close(&s);
+}
+
+/* ---- a real picture ---- */
+
+static void a_clip_begins_with_its_picture(void **state)
+{
+    (void)state;
+    char          path[512];
+    uint8_t       rgb[48 * 32 * 3];
+    struct error  e = { 0 };
+    struct studio s = studio_open(2, NULL, 0);
+    struct reel   r = { 0 };
+    for (size_t i = 0; i < sizeof rgb; i++)
+        rgb[i] = (uint8_t)(i * 7 % 256);
+    snprintf(path, sizeof path, "%s/first.png", folder);
+    assert_int_equal(gv_image_write(path, rgb, 48, 32, &e), GV_OK);
+    gv_video_request q = request(&s, &r);
+    q.first_image = path;
+    assert_int_equal(gv_video_generate(s.session, &q), GV_OK);
+    char *report = gv_session_report(s.session);
+    assert_non_null(strstr(report, "\"first_image\": true"));
+    assert_non_null(strstr(report, "\"image\":"));
+    gv_free(report);
+    free(r.rgb);
+    studio_close(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dry_run_predicts_peak_memory),
+        cmocka_unit_test(a_small_budget_streams_weights_and_changes_no_frame),
+        cmocka_unit_test(what_cannot_fit_is_refused_before_it_starts),
+        cmocka_unit_test(frames_do_not_depend_on_threads),
+        cmocka_unit_test(two_sessions_in_two_threads_give_the_frames_of_one),
+        cmocka_unit_test(a_written_down_render_goes_on_to_the_same_bits),
+        cmocka_unit_test(a_state_of_other_settings_is_refused),
+        cmocka_unit_test(a_callback_can_stop_and_nothing_is_left),
+        cmocka_unit_test(another_thread_can_stop_a_render),
+        cmocka_unit_test(a_clip_begins_with_its_picture),
+    };
+    return cmocka_run_group_tests(tests, make_model, remove_model);
+}
