@@ -15,7 +15,7 @@ struct image {
 gv_status gv_image_new(struct image *im, int width, int height, struct error *e); /* zeroed */
 void      gv_image_free(struct image *im);
 
-/* float [-1, 1] (values outside are clamped, NaN → 0) ↔ 8 bit. rgb [n, 3]. To 8 bit: round half up of (x + 1) / 2 · 255. */
+/* n values: float [-1, 1] (values outside are clamped, NaN → 0) ↔ 8 bit. To 8 bit: round half up of (x + 1) / 2 · 255. */
 void gv_pixels_from_float(uint8_t *rgb, const float *x, int64_t n);
 void gv_pixels_to_float(float *x, const uint8_t *rgb, int64_t n);
 

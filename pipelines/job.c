@@ -142,8 +142,9 @@ static gv_status settle_picture(struct video_job *job, const gv_video_request *q
 
 static gv_status settle_options(const gv_video_request *q, struct error *e)
 {
-    if (q->option_count && q->options && q->options[0].name)
-        return gv_fail(e, GV_ERR_ARGUMENT, "this model has no option called \"%s\"", q->options[0].name);
+    for (size_t i = 0; q->options && i < q->option_count; i++) /* the sink reads "format"; the shipped models have none */
+        if (q->options[i].name && strcmp(q->options[i].name, "format"))
+            return gv_fail(e, GV_ERR_ARGUMENT, "this model has no option called \"%s\"", q->options[i].name);
     if (q->noise && strcmp(q->noise, "genvid"))
         return gv_fail(e, GV_ERR_ARGUMENT, "noise is \"%s\"; genvid is possible", q->noise);
     if (q->view != GV_VIEW_FLAT)

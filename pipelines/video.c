@@ -408,7 +408,7 @@ static void decode_frame(struct video_state *v, struct vae_stream *s, struct ten
         return;
     gv_download(r, host->pixels, out);
     for (int64_t i = 0; i < n && gv_run_ready(r); i++) {
-        gv_pixels_from_float(host->rgb, host->pixels + i * size, size / 3);
+        gv_pixels_from_float(host->rgb, host->pixels + i * size, size);
         hand_on(v, host->rgb, first + i);
     }
 }
