@@ -34,8 +34,8 @@ struct device_ops {
     /* memory */
     void *(*alloc)(struct device *d, size_t bytes); /* aligned to GV_ALIGN; NULL when there is none */
     void (*free)(struct device *d, void *p, size_t bytes);
-    void (*upload)(struct run *r, struct tensor dst, const void *src);   /* contiguous, same type; host → device */
-    void (*download)(struct run *r, void *dst, struct tensor src);       /* finished on return */
+    void (*upload)(struct run *r, struct tensor dst, const void *src); /* contiguous, same type; host → device */
+    void (*download)(struct run *r, void *dst, struct tensor src);     /* finished on return */
     void (*sync)(struct run *r);
     void (*close)(struct device *d);
     /* weights: bytes that prepare() will write for this weight, given its final type. Pure. */
@@ -45,7 +45,8 @@ struct device_ops {
                          struct tensor *out, struct error *e);
 
     /* operations: arguments as in ops.h, already checked; ws: workspace() bytes of scratch */
-    size_t (*linear_workspace)(struct device *d, struct tensor y, struct tensor x, struct tensor w, const struct linear_opts *o);
+    size_t (*linear_workspace)(struct device *d, struct tensor y, struct tensor x, struct tensor w,
+                               const struct linear_opts *o);
     void (*linear)(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct linear_opts *o, void *ws);
     size_t (*conv_workspace)(struct device *d, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o);
     void (*conv)(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o, void *ws);
@@ -71,9 +72,9 @@ struct device {
     struct device           *stands_for; /* the null device: the one it wraps; else NULL */
     enum dtype               compute;    /* what it does fast: GV_BF16 or GV_F32 */
     const struct log        *log;
-    size_t                   budget;     /* bytes of our allocations to stay under */
+    size_t                   budget;       /* bytes of our allocations to stay under */
     atomic_size_t            in_use, peak; /* bytes of our allocations */
-    void                    *impl;       /* the device's own */
+    void                    *impl;         /* the device's own */
 };
 
 struct device_params {
@@ -88,7 +89,7 @@ struct device_params {
 gv_status gv_device_open(struct device **out, const struct device_params *p, struct error *e);
 void      gv_device_close(struct device **d);
 /* The null device that stands for d. Closed before d. */
-gv_status gv_device_null(struct device **out, struct device *d, struct error *e);
+gv_status          gv_device_null(struct device **out, struct device *d, struct error *e);
 static inline bool gv_device_is_null(const struct device *d)
 {
     return d->stands_for;

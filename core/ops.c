@@ -41,12 +41,12 @@ static void misfit(struct run *r, const char *op, const char *what, struct tenso
                 gv_tensor_shape_text(t, text, sizeof text));
 }
 
-#define NEED(cond, what, t)             \
-    do {                                \
-        if (!(cond)) {                  \
-            misfit(r, op, what, t);     \
-            return;                     \
-        }                               \
+#define NEED(cond, what, t)                                                                                                    \
+    do {                                                                                                                       \
+        if (!(cond)) {                                                                                                         \
+            misfit(r, op, what, t);                                                                                            \
+            return;                                                                                                            \
+        }                                                                                                                      \
     } while (0)
 
 /* An optional vector or table of the wanted width in f32. */
@@ -78,7 +78,7 @@ void gv_linear(struct run *r, struct tensor y, struct tensor x, struct tensor w,
     NEED(fits_group(o->group, n_rows(x)), "group", o->group);
     r->flops += 2.0 * (double)n_rows(x) * (double)w.dim[0] * (double)w.dim[1];
     struct mark m = arena_mark(&r->scratch);
-    void *ws = gv_scratch_bytes(r, r->device->ops->linear_workspace(r->device, y, x, w, o));
+    void       *ws = gv_scratch_bytes(r, r->device->ops->linear_workspace(r->device, y, x, w, o));
     if (gv_run_ready(r) && n_rows(x))
         r->device->ops->linear(r, y, x, w, o, ws);
     arena_release(&r->scratch, m);
@@ -100,7 +100,8 @@ void gv_norm(struct run *r, struct tensor y, struct tensor x, const struct norm_
     if (o->rope) {
         NEED(o->rope->head > 0 && o->rope->head % 2 == 0 && d % o->rope->head == 0, "rope head", x);
         NEED(present(o->rope->cos) && fits_f32(o->rope->cos, o->rope->head / 2), "rope cos", o->rope->cos);
-        NEED(gv_tensor_same_shape(o->rope->cos, o->rope->sin) && fits_f32(o->rope->sin, o->rope->head / 2), "rope sin", o->rope->sin);
+        NEED(gv_tensor_same_shape(o->rope->cos, o->rope->sin) && fits_f32(o->rope->sin, o->rope->head / 2), "rope sin",
+             o->rope->sin);
         NEED(n % n_rows(o->rope->cos) == 0, "rope rows", o->rope->cos);
     }
     if (n)
@@ -168,7 +169,8 @@ void gv_add(struct run *r, struct tensor y, struct tensor a, struct tensor b)
         return;
     NEED(a.rank >= 1 && is_act_type(r, a) && has_even_rows(a), "a", a);
     NEED(same_rows(r, a, y), "y", y);
-    NEED(b.rank >= 1 && is_act_type(r, b) && has_even_rows(b) && width(b) == width(a) && n_rows(b) > 0 && n_rows(a) % n_rows(b) == 0,
+    NEED(b.rank >= 1 && is_act_type(r, b) && has_even_rows(b) && width(b) == width(a) && n_rows(b) > 0 &&
+             n_rows(a) % n_rows(b) == 0,
          "b", b);
     if (n_rows(a))
         r->device->ops->add(r, y, a, b);
@@ -219,7 +221,8 @@ void gv_lincomb(struct run *r, struct tensor y, int n, const struct lincomb_term
         return;
     NEED(n >= 1 && n <= GV_LINCOMB_TERMS && y.type == GV_F32 && gv_tensor_contiguous(y), "y", y);
     for (int i = 0; i < n; i++)
-        NEED(terms[i].x.type == GV_F32 && gv_tensor_contiguous(terms[i].x) && gv_tensor_same_shape(terms[i].x, y), "term", terms[i].x);
+        NEED(terms[i].x.type == GV_F32 && gv_tensor_contiguous(terms[i].x) && gv_tensor_same_shape(terms[i].x, y), "term",
+             terms[i].x);
     r->device->ops->lincomb(r, y, n, terms);
 }
 

@@ -41,13 +41,14 @@ struct rope {
 };
 
 struct norm_opts {
-    enum norm_kind     kind;
-    float              eps;
-    struct tensor      weight, bias; /* f32 [D] or absent */
-    struct tensor      scale, shift; /* f32 [G, D] (rows may be strided) or absent: y = norm · (1 + scale) + shift, after weight and bias */
-    struct tensor      group;        /* i32 [N] or absent: all of group 0 */
-    enum act           act;          /* last but for rope */
-    const struct rope *rope;         /* or NULL */
+    enum norm_kind kind;
+    float          eps;
+    struct tensor  weight, bias; /* f32 [D] or absent */
+    struct tensor  scale,
+        shift; /* f32 [G, D] (rows may be strided) or absent: y = norm · (1 + scale) + shift, after weight and bias */
+    struct tensor      group; /* i32 [N] or absent: all of group 0 */
+    enum act           act;   /* last but for rope */
+    const struct rope *rope;  /* or NULL */
 };
 
 /* Normalise each row. y [N, D] act type or f32; x [N, D] act type or f32; both may have any rank whose last dimension is D
@@ -69,8 +70,9 @@ struct conv_opts {
 void gv_conv(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o);
 
 /* Pointwise; shapes equal, rows evenly strided, act type or f32 each. */
-void gv_act(struct run *r, struct tensor y, struct tensor x, enum act act);                  /* y = act(x); y may be x */
-void gv_glu(struct run *r, struct tensor y, struct tensor a, struct tensor b, enum act act); /* y = act(a) ⊙ b; y may be either */
+void gv_act(struct run *r, struct tensor y, struct tensor x, enum act act); /* y = act(x); y may be x */
+void gv_glu(struct run *r, struct tensor y, struct tensor a, struct tensor b,
+            enum act act); /* y = act(a) ⊙ b; y may be either */
 /* y = a + b; b may have fewer rows than a, whose number divides a's: row n of a takes row n mod b's. y may be a. */
 void gv_add(struct run *r, struct tensor y, struct tensor a, struct tensor b);
 
@@ -111,8 +113,8 @@ void gv_noise(struct run *r, struct tensor y, const struct noise_key *key);
 /* Fail the run, naming r->where and `what`, if x [f32] holds a NaN or an infinity. Finished on return. */
 void gv_check_finite(struct run *r, struct tensor x, const char *what);
 
-void gv_upload(struct run *r, struct tensor dst, const void *host);   /* contiguous, dst's type */
-void gv_download(struct run *r, void *host, struct tensor src);       /* finished on return; nothing happens on the null device */
+void gv_upload(struct run *r, struct tensor dst, const void *host); /* contiguous, dst's type */
+void gv_download(struct run *r, void *host, struct tensor src);     /* finished on return; nothing happens on the null device */
 void gv_sync(struct run *r); /* wait until all that is queued is done: before host memory that an upload reads goes away */
 /* Scratch filled from the host. */
 struct tensor gv_scratch_from(struct run *r, enum dtype type, int rank, const int64_t *dim, const void *host);

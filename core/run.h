@@ -31,8 +31,8 @@ struct run {
     struct error       err;
     const atomic_bool *cancel; /* set from any thread; NULL = never */
     const struct tap  *tap;
-    const struct comm *comm; /* NULL = one device */
-    double             flops; /* counted by ops.c: 2 per multiply-add of products, convolutions and attention */
+    const struct comm *comm;           /* NULL = one device */
+    double             flops;          /* counted by ops.c: 2 per multiply-add of products, convolutions and attention */
     bool               stream_weights; /* layers are fetched from the map as they are needed: see io/weights.h */
     char               stage[32];      /* set by the pipeline: "step 3" */
     char               where[64];      /* set by the model: "blocks.7" */

@@ -39,20 +39,20 @@ struct dit_condition {
 struct dit_prepared; /* of one family */
 
 struct dit_call {
-    struct tensor x;       /* f32 [rows, T, H, W, in_channels]: latents with their condition channels */
-    struct tensor v;       /* f32 [rows, T, H, W, out_channels]: written */
-    const float  *time;    /* host [n_times], 0..1000 */
-    int           n_times;
-    const int32_t *group;  /* host [rows * tokens] → time; NULL = all of time 0 */
-    const struct attn_plan *plan; /* of the self-attention; NULL = dense */
+    struct tensor           x;    /* f32 [rows, T, H, W, in_channels]: latents with their condition channels */
+    struct tensor           v;    /* f32 [rows, T, H, W, out_channels]: written */
+    const float            *time; /* host [n_times], 0..1000 */
+    int                     n_times;
+    const int32_t          *group; /* host [rows * tokens] → time; NULL = all of time 0 */
+    const struct attn_plan *plan;  /* of the self-attention; NULL = dense */
 };
 
 struct dit_model {
     const char *name;       /* "wan" */
     const char *class_name; /* what _class_name says in a diffusers config */
     /* config: parsed config.json. Takes the checkpoint over, also on failure. */
-    gv_status (*open)(struct dit **out, const struct json_view *config, struct checkpoint *c, struct device *d, enum dtype compute,
-                      struct error *e);
+    gv_status (*open)(struct dit **out, const struct json_view *config, struct checkpoint *c, struct device *d,
+                      enum dtype compute, struct error *e);
     void (*close)(struct dit *m);
     /* Tensors in scratch, below whatever mark the caller sets next; the struct itself is freed by release. NULL on failure. */
     struct dit_prepared *(*prepare)(struct run *r, const struct dit *m, int rows, const struct dit_condition *c,

@@ -46,7 +46,10 @@ struct wan_top {
     struct tensor head, head_bias;
 };
 
-#define TOP(name, field, form, ...) { name, offsetof(struct wan_top, field), form, __VA_ARGS__ }
+#define TOP(name, field, form, ...)                                                                                            \
+    {                                                                                                                          \
+        name, offsetof(struct wan_top, field), form, __VA_ARGS__                                                               \
+    }
 static const struct weight_row top_rows[] = {
     TOP("patch_embedding.weight", patch, FORM_LINEAR, 5, { S_D, S_IN, S_PT, S_PH, S_PW }, false),
     TOP("patch_embedding.bias", patch_bias, FORM_VECTOR, 1, { S_D }, false),
@@ -78,17 +81,20 @@ static const struct weight_row image_position_rows[] = {
     TOP("condition_embedder.image_embedder.pos_embed", image_position, FORM_VECTOR, 3, { -1, S_IMAGE_TOKENS, S_IMAGE }, false),
 };
 
-#define BLOCK(name, field, form, ...) { name, offsetof(struct wan_block, field), form, __VA_ARGS__ }
-#define ATTN(name, field)                                                                   \
-    BLOCK(name ".to_q.weight", field.q, FORM_LINEAR, 2, { S_D, S_D }, false),               \
-        BLOCK(name ".to_q.bias", field.q_bias, FORM_VECTOR, 1, { S_D }, false),             \
-        BLOCK(name ".to_k.weight", field.k, FORM_LINEAR, 2, { S_D, S_D }, false),           \
-        BLOCK(name ".to_k.bias", field.k_bias, FORM_VECTOR, 1, { S_D }, false),             \
-        BLOCK(name ".to_v.weight", field.v, FORM_LINEAR, 2, { S_D, S_D }, false),           \
-        BLOCK(name ".to_v.bias", field.v_bias, FORM_VECTOR, 1, { S_D }, false),             \
-        BLOCK(name ".to_out.0.weight", field.o, FORM_LINEAR, 2, { S_D, S_D }, false),       \
-        BLOCK(name ".to_out.0.bias", field.o_bias, FORM_VECTOR, 1, { S_D }, false),         \
-        BLOCK(name ".norm_q.weight", field.norm_q, FORM_VECTOR, 1, { S_D }, false),         \
+#define BLOCK(name, field, form, ...)                                                                                          \
+    {                                                                                                                          \
+        name, offsetof(struct wan_block, field), form, __VA_ARGS__                                                             \
+    }
+#define ATTN(name, field)                                                                                                      \
+    BLOCK(name ".to_q.weight", field.q, FORM_LINEAR, 2, { S_D, S_D }, false),                                                  \
+        BLOCK(name ".to_q.bias", field.q_bias, FORM_VECTOR, 1, { S_D }, false),                                                \
+        BLOCK(name ".to_k.weight", field.k, FORM_LINEAR, 2, { S_D, S_D }, false),                                              \
+        BLOCK(name ".to_k.bias", field.k_bias, FORM_VECTOR, 1, { S_D }, false),                                                \
+        BLOCK(name ".to_v.weight", field.v, FORM_LINEAR, 2, { S_D, S_D }, false),                                              \
+        BLOCK(name ".to_v.bias", field.v_bias, FORM_VECTOR, 1, { S_D }, false),                                                \
+        BLOCK(name ".to_out.0.weight", field.o, FORM_LINEAR, 2, { S_D, S_D }, false),                                          \
+        BLOCK(name ".to_out.0.bias", field.o_bias, FORM_VECTOR, 1, { S_D }, false),                                            \
+        BLOCK(name ".norm_q.weight", field.norm_q, FORM_VECTOR, 1, { S_D }, false),                                            \
         BLOCK(name ".norm_k.weight", field.norm_k, FORM_VECTOR, 1, { S_D }, false)
 static const struct weight_row block_rows[] = {
     BLOCK("scale_shift_table", modulation, FORM_VECTOR, 3, { -1, -6, S_D }, false),
@@ -142,7 +148,8 @@ static gv_status read_config(struct dit_config *c, const struct json_view *v)
     if (strcmp(gv_json_string(v, "qk_norm", "rms_norm_across_heads"), "rms_norm_across_heads"))
         return gv_json_fail(v, "qk_norm", GV_ERR_UNSUPPORTED, "only rms_norm_across_heads is supported");
     if (c->image_dim && !gv_json_has(v, "added_kv_proj_dim"))
-        return gv_json_fail(v, "added_kv_proj_dim", GV_ERR_UNSUPPORTED, "is missing: image tokens inside the text are not supported");
+        return gv_json_fail(v, "added_kv_proj_dim", GV_ERR_UNSUPPORTED,
+                            "is missing: image tokens inside the text are not supported");
     return gv_json_done(v);
 }
 
@@ -150,10 +157,18 @@ static gv_status bind(struct wan *m, struct error *e)
 {
     const struct dit_config *c = &m->base.config;
     const int64_t            sizes[S_COUNT] = {
-        [S_D] = c->width, [S_FFN] = c->ffn, [S_TEXT] = c->text_dim, [S_IMAGE] = c->image_dim, [S_FREQ] = c->freq,
-        [S_IN] = c->in_channels, [S_OUT] = (int64_t)c->out_channels * c->patch[0] * c->patch[1] * c->patch[2],
-        [S_6D] = 6 * (int64_t)c->width, [S_PT] = c->patch[0], [S_PH] = c->patch[1], [S_PW] = c->patch[2],
-        [S_IMAGE_TOKENS] = c->image_tokens,
+                   [S_D] = c->width,
+                   [S_FFN] = c->ffn,
+                   [S_TEXT] = c->text_dim,
+                   [S_IMAGE] = c->image_dim,
+                   [S_FREQ] = c->freq,
+                   [S_IN] = c->in_channels,
+                   [S_OUT] = (int64_t)c->out_channels * c->patch[0] * c->patch[1] * c->patch[2],
+                   [S_6D] = 6 * (int64_t)c->width,
+                   [S_PT] = c->patch[0],
+                   [S_PH] = c->patch[1],
+                   [S_PW] = c->patch[2],
+                   [S_IMAGE_TOKENS] = c->image_tokens,
     };
     struct weights *w = m->base.weights;
     TRY(gv_weights_bind(w, "", top_rows, N_ROWS(top_rows), sizes, &m->top, e));
@@ -178,8 +193,8 @@ static void wan_close(struct dit *base)
     free(m);
 }
 
-static gv_status wan_open(struct dit **out, const struct json_view *config, struct checkpoint *ck, struct device *d, enum dtype compute,
-                          struct error *e)
+static gv_status wan_open(struct dit **out, const struct json_view *config, struct checkpoint *ck, struct device *d,
+                          enum dtype compute, struct error *e)
 {
     struct dit_config c = { 0 };
     struct wan       *m = NULL;
@@ -210,11 +225,11 @@ struct kv {
 };
 
 struct dit_prepared {
-    int                       rows;
-    int64_t                   tokens;
-    struct rope               rope;
-    struct tensor             key_bias[GV_DIT_ROWS]; /* f32 [n + 1]: the last key stands for all padding rows */
-    struct kv                *text, *image;          /* [layers * rows] */
+    int           rows;
+    int64_t       tokens;
+    struct rope   rope;
+    struct tensor key_bias[GV_DIT_ROWS]; /* f32 [n + 1]: the last key stands for all padding rows */
+    struct kv    *text, *image;          /* [layers * rows] */
 };
 
 /* [n + 1, text_dim] → [n + 1, D]: the real rows and one zero row, or just the real ones where nothing is padded. */
@@ -224,7 +239,8 @@ static struct tensor embed_text(struct run *r, const struct wan *m, const struct
     int64_t               n = c->text.dim[0], padded = n + (n < c->text_len), d = m->base.config.width;
     struct tensor         out = gv_scratch(r, r->compute, 2, DIMS(padded, d));
     struct mark           mark = arena_mark(&r->scratch);
-    struct tensor         in = gv_scratch(r, r->compute, 2, DIMS(padded, c->text.dim[1])), h = gv_scratch(r, r->compute, 2, DIMS(padded, d));
+    struct tensor         in = gv_scratch(r, r->compute, 2, DIMS(padded, c->text.dim[1])),
+                  h = gv_scratch(r, r->compute, 2, DIMS(padded, d));
     gv_fill(r, in, 0);
     gv_copy(r, slice(in, 0, 0, n), c->text);
     gv_linear(r, h, in, t->text_in, &(struct linear_opts){ .bias = t->text_in_bias, .act = ACT_GELU_TANH });
@@ -245,21 +261,24 @@ static struct tensor embed_image(struct run *r, const struct wan *m, struct tens
     gv_copy(r, in, image);
     if (present(t->image_position))
         gv_add(r, in, in, reshape(t->image_position, 2, DIMS(n, k)));
-    gv_norm(r, h, in, &(struct norm_opts){ .kind = NORM_LAYER, .eps = 1e-5f, .weight = t->image_norm_in, .bias = t->image_norm_in_bias });
+    gv_norm(r, h, in,
+            &(struct norm_opts){ .kind = NORM_LAYER, .eps = 1e-5f, .weight = t->image_norm_in, .bias = t->image_norm_in_bias });
     gv_linear(r, u, h, t->image_in, &(struct linear_opts){ .bias = t->image_in_bias, .act = ACT_GELU_ERF });
     gv_linear(r, wide, u, t->image_out, &(struct linear_opts){ .bias = t->image_out_bias });
-    gv_norm(r, out, wide,
-            &(struct norm_opts){ .kind = NORM_LAYER, .eps = 1e-5f, .weight = t->image_norm_out, .bias = t->image_norm_out_bias });
+    gv_norm(
+        r, out, wide,
+        &(struct norm_opts){ .kind = NORM_LAYER, .eps = 1e-5f, .weight = t->image_norm_out, .bias = t->image_norm_out_bias });
     arena_release(&r->scratch, mark);
     gv_run_tap(r, "image_embed", out);
     return out;
 }
 
 /* k = RMS(x · kᵀ), v = x · vᵀ. */
-static void project_kv(struct run *r, const struct dit_config *c, struct kv out, struct tensor x, struct tensor k, struct tensor k_bias,
-                       struct tensor v, struct tensor v_bias, struct tensor norm_k)
+static void project_kv(struct run *r, const struct dit_config *c, struct kv out, struct tensor x, struct tensor k,
+                       struct tensor k_bias, struct tensor v, struct tensor v_bias, struct tensor norm_k)
 {
-    struct tensor flat_k = reshape(out.k, 2, DIMS(out.k.dim[1], c->width)), flat_v = reshape(out.v, 2, DIMS(out.v.dim[1], c->width));
+    struct tensor flat_k = reshape(out.k, 2, DIMS(out.k.dim[1], c->width)),
+                  flat_v = reshape(out.v, 2, DIMS(out.v.dim[1], c->width));
     gv_linear(r, flat_k, x, k, &(struct linear_opts){ .bias = k_bias });
     gv_norm(r, flat_k, flat_k, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)c->eps, .weight = norm_k });
     gv_linear(r, flat_v, x, v, &(struct linear_opts){ .bias = v_bias });
@@ -280,7 +299,8 @@ static struct tensor padding_bias(struct run *r, const struct dit_condition *c)
     int64_t n = c->text.dim[0], padding = c->text_len - n, keys = n + (padding > 0);
     float   bias[MAX] = { 0 };
     if (padding < 0 || keys > MAX) {
-        gv_run_fail(r, GV_ERR_UNSUPPORTED, "text of %lld tokens is longer than %d", (long long)n, c->text_len < MAX ? c->text_len : MAX - 1);
+        gv_run_fail(r, GV_ERR_UNSUPPORTED, "text of %lld tokens is longer than %d", (long long)n,
+                    c->text_len < MAX ? c->text_len : MAX - 1);
         return (struct tensor){ 0 };
     }
     if (padding > 0)
@@ -390,7 +410,11 @@ static void self_attention(struct run *r, const struct wan *m, const struct wan_
     struct tensor            k = gv_scratch(r, r->compute, 2, x.dim), v = gv_scratch(r, r->compute, 2, x.dim);
     struct norm_opts         qk = { .kind = NORM_RMS, .eps = (float)c->eps, .rope = &p->rope };
     gv_norm(r, h, x,
-            &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)c->eps, .shift = part(s->mod, 0, d), .scale = part(s->mod, 1, d), .group = s->group });
+            &(struct norm_opts){ .kind = NORM_LAYER,
+                                 .eps = (float)c->eps,
+                                 .shift = part(s->mod, 0, d),
+                                 .scale = part(s->mod, 1, d),
+                                 .group = s->group });
     gv_linear(r, q, h, b->self.q, &(struct linear_opts){ .bias = b->self.q_bias });
     gv_linear(r, k, h, b->self.k, &(struct linear_opts){ .bias = b->self.k_bias });
     gv_linear(r, v, h, b->self.v, &(struct linear_opts){ .bias = b->self.v_bias });
@@ -399,26 +423,32 @@ static void self_attention(struct run *r, const struct wan *m, const struct wan_
     qk.weight = b->self.norm_k;
     gv_norm(r, k, k, &qk);
     int64_t shape[4] = { p->rows, p->tokens, c->heads, c->head };
-    gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape), .n_sources = 1, .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
-                                         .out.o = reshape(h, 4, shape), .plan = plan });
-    gv_linear(r, x, h, b->self.o, &(struct linear_opts){ .bias = b->self.o_bias, .gate = part(s->mod, 2, d), .group = s->group, .add = true });
+    gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
+                                         .n_sources = 1,
+                                         .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
+                                         .out.o = reshape(h, 4, shape),
+                                         .plan = plan });
+    gv_linear(r, x, h, b->self.o,
+              &(struct linear_opts){ .bias = b->self.o_bias, .gate = part(s->mod, 2, d), .group = s->group, .add = true });
     arena_release(&r->scratch, mark);
     gv_run_tap(r, "self", x);
 }
 
 static void attend_row(struct run *r, struct tensor o, struct tensor q, const struct kv *kv, struct tensor key_bias)
 {
-    gv_attention(r, &(struct attn_call){ .q = q, .n_sources = 1, .source[0] = { .k = kv->k, .v = kv->v, .key_bias = key_bias }, .out.o = o });
+    gv_attention(r, &(struct attn_call){
+                        .q = q, .n_sources = 1, .source[0] = { .k = kv->k, .v = kv->v, .key_bias = key_bias }, .out.o = o });
 }
 
-static void cross_attention(struct run *r, const struct wan *m, const struct wan_block *b, struct tensor x, const struct dit_prepared *p,
-                            int layer)
+static void cross_attention(struct run *r, const struct wan *m, const struct wan_block *b, struct tensor x,
+                            const struct dit_prepared *p, int layer)
 {
     const struct dit_config *c = &m->base.config;
     struct mark              mark = arena_mark(&r->scratch);
     struct tensor            h = gv_scratch(r, r->compute, 2, x.dim), q = gv_scratch(r, r->compute, 2, x.dim);
     struct tensor            image_o = gv_scratch(r, r->compute, 2, DIMS(c->image_dim ? p->tokens : 0, c->width));
-    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)c->eps, .weight = b->norm2, .bias = b->norm2_bias });
+    gv_norm(r, h, x,
+            &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)c->eps, .weight = b->norm2, .bias = b->norm2_bias });
     gv_linear(r, q, h, b->cross.q, &(struct linear_opts){ .bias = b->cross.q_bias });
     gv_norm(r, q, q, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)c->eps, .weight = b->cross.norm_q });
     for (int i = 0; i < p->rows; i++) {
@@ -442,9 +472,14 @@ static void mlp(struct run *r, const struct wan *m, const struct wan_block *b, s
     struct mark              mark = arena_mark(&r->scratch);
     struct tensor            h = gv_scratch(r, r->compute, 2, x.dim), u = gv_scratch(r, r->compute, 2, DIMS(x.dim[0], c->ffn));
     gv_norm(r, h, x,
-            &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)c->eps, .shift = part(s->mod, 3, d), .scale = part(s->mod, 4, d), .group = s->group });
+            &(struct norm_opts){ .kind = NORM_LAYER,
+                                 .eps = (float)c->eps,
+                                 .shift = part(s->mod, 3, d),
+                                 .scale = part(s->mod, 4, d),
+                                 .group = s->group });
     gv_linear(r, u, h, b->ffn_in, &(struct linear_opts){ .bias = b->ffn_in_bias, .act = ACT_GELU_TANH });
-    gv_linear(r, x, u, b->ffn_out, &(struct linear_opts){ .bias = b->ffn_out_bias, .gate = part(s->mod, 5, d), .group = s->group, .add = true });
+    gv_linear(r, x, u, b->ffn_out,
+              &(struct linear_opts){ .bias = b->ffn_out_bias, .gate = part(s->mod, 5, d), .group = s->group, .add = true });
     arena_release(&r->scratch, mark);
 }
 
@@ -477,7 +512,8 @@ static void embed_patches(struct run *r, const struct wan *m, struct tensor x, c
     const struct dit_config *c = &m->base.config;
     int64_t                  rows = call->x.dim[0], n = x.dim[0] / rows;
     struct mark              mark = arena_mark(&r->scratch);
-    struct tensor            patches = gv_scratch(r, r->compute, 2, DIMS(x.dim[0], (int64_t)c->in_channels * c->patch[0] * c->patch[1] * c->patch[2]));
+    struct tensor            patches =
+        gv_scratch(r, r->compute, 2, DIMS(x.dim[0], (int64_t)c->in_channels * c->patch[0] * c->patch[1] * c->patch[2]));
     for (int64_t i = 0; i < rows; i++)
         gv_patchify(r, slice(patches, 0, i * n, n), row(call->x, i), c->patch);
     gv_linear(r, x, patches, m->top.patch, &(struct linear_opts){ .bias = m->top.patch_bias });
@@ -485,16 +521,20 @@ static void embed_patches(struct run *r, const struct wan *m, struct tensor x, c
     gv_run_tap(r, "patch_embed", x);
 }
 
-static void head(struct run *r, const struct wan *m, struct tensor x, struct tensor temb, struct tensor group, const struct dit_call *call)
+static void head(struct run *r, const struct wan *m, struct tensor x, struct tensor temb, struct tensor group,
+                 const struct dit_call *call)
 {
     const struct dit_config *c = &m->base.config;
     int64_t                  d = c->width, times = temb.dim[0], rows = call->x.dim[0], n = x.dim[0] / rows;
     struct mark              mark = arena_mark(&r->scratch);
     struct tensor            mod = gv_scratch(r, GV_F32, 2, DIMS(times, 2 * d)), h = gv_scratch(r, r->compute, 2, x.dim);
-    struct tensor            out = gv_scratch(r, GV_F32, 2, DIMS(x.dim[0], (int64_t)c->out_channels * c->patch[0] * c->patch[1] * c->patch[2]));
+    struct tensor            out =
+        gv_scratch(r, GV_F32, 2, DIMS(x.dim[0], (int64_t)c->out_channels * c->patch[0] * c->patch[1] * c->patch[2]));
     for (int64_t i = 0; i < 2; i++)
         gv_add(r, slice(mod, 1, i * d, d), temb, slice(reshape(m->top.modulation, 2, DIMS(1, 2 * d)), 1, i * d, d));
-    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)c->eps, .shift = part(mod, 0, d), .scale = part(mod, 1, d), .group = group });
+    gv_norm(r, h, x,
+            &(struct norm_opts){
+                .kind = NORM_LAYER, .eps = (float)c->eps, .shift = part(mod, 0, d), .scale = part(mod, 1, d), .group = group });
     gv_linear(r, out, h, m->top.head, &(struct linear_opts){ .bias = m->top.head_bias });
     for (int64_t i = 0; i < rows; i++)
         gv_unpatchify(r, row(call->v, i), slice(out, 0, i * n, n), c->patch);

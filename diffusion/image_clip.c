@@ -12,7 +12,8 @@
 enum { S_NONE, S_D, S_FFN, S_PATCH, S_TOKENS, S_COUNT };
 
 struct clip_layer {
-    struct tensor norm1, norm1_bias, q, q_bias, k, k_bias, v, v_bias, o, o_bias, norm2, norm2_bias, up, up_bias, down, down_bias;
+    struct tensor norm1, norm1_bias, q, q_bias, k, k_bias, v, v_bias, o, o_bias, norm2, norm2_bias, up, up_bias, down,
+        down_bias;
 };
 
 struct clip_top {
@@ -28,7 +29,10 @@ struct clip {
     struct clip_layer   *layer;
 };
 
-#define TOP(name, field, form, ...) { name, offsetof(struct clip_top, field), form, __VA_ARGS__ }
+#define TOP(name, field, form, ...)                                                                                            \
+    {                                                                                                                          \
+        name, offsetof(struct clip_top, field), form, __VA_ARGS__                                                              \
+    }
 static const struct weight_row top_rows[] = {
     TOP("embeddings.patch_embedding.weight", patch, FORM_LINEAR, 4, { S_D, -3, S_PATCH, S_PATCH }, false),
     TOP("embeddings.class_embedding", cls, FORM_VECTOR, 1, { S_D }, false),
@@ -37,7 +41,10 @@ static const struct weight_row top_rows[] = {
     TOP("pre_layrnorm.bias", norm_bias, FORM_VECTOR, 1, { S_D }, false),
 };
 
-#define LAYER(name, field, form, ...) { name, offsetof(struct clip_layer, field), form, __VA_ARGS__ }
+#define LAYER(name, field, form, ...)                                                                                          \
+    {                                                                                                                          \
+        name, offsetof(struct clip_layer, field), form, __VA_ARGS__                                                            \
+    }
 static const struct weight_row layer_rows[] = {
     LAYER("layer_norm1.weight", norm1, FORM_VECTOR, 1, { S_D }, false),
     LAYER("layer_norm1.bias", norm1_bias, FORM_VECTOR, 1, { S_D }, false),
@@ -62,7 +69,7 @@ static const struct weight_row layer_rows[] = {
 static gv_status read_config(struct clip *m, const struct json_view *v)
 {
     static const char *const acts[] = { "gelu", "quick_gelu" };
-    static const float       mean[3] = { 0.48145466f, 0.4578275f, 0.40821073f }, std[3] = { 0.26862954f, 0.26130258f, 0.27577711f };
+    static const float mean[3] = { 0.48145466f, 0.4578275f, 0.40821073f }, std[3] = { 0.26862954f, 0.26130258f, 0.27577711f };
     m->base.width = (int)gv_json_int(v, "hidden_size", 1, 65536, GV_JSON_REQUIRED);
     m->base.size = (int)gv_json_int(v, "image_size", 1, 4096, GV_JSON_REQUIRED);
     m->layers = (int)gv_json_int(v, "num_hidden_layers", 2, 1024, GV_JSON_REQUIRED) - 1;
@@ -75,7 +82,8 @@ static gv_status read_config(struct clip *m, const struct json_view *v)
     if (m->base.size % m->patch)
         return gv_json_fail(v, "image_size", GV_ERR_MODEL, "is %d, not a multiple of patch_size %d", m->base.size, m->patch);
     if (m->base.width % m->heads)
-        return gv_json_fail(v, "hidden_size", GV_ERR_MODEL, "is %d, not a multiple of num_attention_heads %d", m->base.width, m->heads);
+        return gv_json_fail(v, "hidden_size", GV_ERR_MODEL, "is %d, not a multiple of num_attention_heads %d", m->base.width,
+                            m->heads);
     int side = m->base.size / m->patch;
     m->base.tokens = side * side + 1;
     memcpy(m->base.mean, mean, sizeof mean);
@@ -85,7 +93,9 @@ static gv_status read_config(struct clip *m, const struct json_view *v)
 
 static gv_status bind(struct clip *m, const char *stem, struct error *e)
 {
-    const int64_t sizes[S_COUNT] = { [S_D] = m->base.width, [S_FFN] = m->ffn, [S_PATCH] = m->patch, [S_TOKENS] = m->base.tokens };
+    const int64_t sizes[S_COUNT] = {
+        [S_D] = m->base.width, [S_FFN] = m->ffn, [S_PATCH] = m->patch, [S_TOKENS] = m->base.tokens
+    };
     TRY(gv_weights_bind(m->base.weights, stem, top_rows, N_ROWS(top_rows), sizes, &m->top, e));
     for (int i = 0; i < m->layers; i++) {
         char prefix[64];
@@ -151,7 +161,8 @@ static void attention(struct run *r, const struct clip *m, const struct clip_lay
     struct mark   mark = arena_mark(&r->scratch);
     struct tensor h = gv_scratch(r, r->compute, 2, x.dim), q = gv_scratch(r, r->compute, 2, x.dim);
     struct tensor k = gv_scratch(r, r->compute, 2, x.dim), v = gv_scratch(r, r->compute, 2, x.dim);
-    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)m->eps, .weight = l->norm1, .bias = l->norm1_bias });
+    gv_norm(r, h, x,
+            &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)m->eps, .weight = l->norm1, .bias = l->norm1_bias });
     gv_linear(r, q, h, l->q, &(struct linear_opts){ .bias = l->q_bias });
     gv_linear(r, k, h, l->k, &(struct linear_opts){ .bias = l->k_bias });
     gv_linear(r, v, h, l->v, &(struct linear_opts){ .bias = l->v_bias });
@@ -164,7 +175,8 @@ static void mlp(struct run *r, const struct clip *m, const struct clip_layer *l,
 {
     struct mark   mark = arena_mark(&r->scratch);
     struct tensor h = gv_scratch(r, r->compute, 2, x.dim), u = gv_scratch(r, r->compute, 2, DIMS(x.dim[0], m->ffn));
-    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)m->eps, .weight = l->norm2, .bias = l->norm2_bias });
+    gv_norm(r, h, x,
+            &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)m->eps, .weight = l->norm2, .bias = l->norm2_bias });
     gv_linear(r, u, h, l->up, &(struct linear_opts){ .bias = l->up_bias, .act = m->act });
     gv_linear(r, x, u, l->down, &(struct linear_opts){ .bias = l->down_bias, .add = true });
     arena_release(&r->scratch, mark);

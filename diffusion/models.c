@@ -47,7 +47,8 @@ static struct checkpoint *folder_take(struct folder *f)
 
 static gv_status unknown(const struct folder *f, const char *field, const char *found, const char *known)
 {
-    return gv_json_fail(&f->config, field, found[0] ? GV_ERR_UNSUPPORTED : GV_ERR_MODEL, "is \"%s\"; this build reads %s", found, known);
+    return gv_json_fail(&f->config, field, found[0] ? GV_ERR_UNSUPPORTED : GV_ERR_MODEL, "is \"%s\"; this build reads %s",
+                        found, known);
 }
 
 gv_status gv_dit_open(struct dit **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
@@ -86,7 +87,8 @@ gv_status gv_vae_open(struct vae **out, const char *dir, struct device *d, enum 
     return status;
 }
 
-gv_status gv_text_encoder_open(struct text_encoder **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
+gv_status gv_text_encoder_open(struct text_encoder **out, const char *dir, struct device *d, enum dtype compute,
+                               struct error *e)
 {
     struct folder f;
     *out = NULL;
@@ -104,7 +106,8 @@ gv_status gv_text_encoder_open(struct text_encoder **out, const char *dir, struc
     return status;
 }
 
-gv_status gv_image_encoder_open(struct image_encoder **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
+gv_status gv_image_encoder_open(struct image_encoder **out, const char *dir, struct device *d, enum dtype compute,
+                                struct error *e)
 {
     struct folder f;
     *out = NULL;

@@ -11,7 +11,9 @@
  * `stem`.safetensors.index.json lists. Errors: IO, MODEL, UNSUPPORTED (a family that is not here, by name), MEMORY. */
 gv_status gv_dit_open(struct dit **out, const char *dir, struct device *d, enum dtype compute, struct error *e);
 gv_status gv_vae_open(struct vae **out, const char *dir, struct device *d, enum dtype compute, struct error *e);
-gv_status gv_text_encoder_open(struct text_encoder **out, const char *dir, struct device *d, enum dtype compute, struct error *e);
-gv_status gv_image_encoder_open(struct image_encoder **out, const char *dir, struct device *d, enum dtype compute, struct error *e);
+gv_status gv_text_encoder_open(struct text_encoder **out, const char *dir, struct device *d, enum dtype compute,
+                               struct error *e);
+gv_status gv_image_encoder_open(struct image_encoder **out, const char *dir, struct device *d, enum dtype compute,
+                                struct error *e);
 
 #endif

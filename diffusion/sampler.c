@@ -51,7 +51,9 @@ static void unipc_correct(struct run *r, struct sampler *s, struct tensor x)
     int          i = s->step;
     double       st = sigma[i], ss = sigma[i - 1], at = 1 - st, h = lambda(st) - lambda(ss), B = expm1(-h);
     if (s->last_order == 1) {
-        gv_lincomb(r, x, 3, (struct lincomb_term[]){ term(st / ss, s->last), term(-at * B * 0.5, data(s, 1)), term(-at * B * 0.5, data(s, 0)) });
+        gv_lincomb(r, x, 3,
+                   (struct lincomb_term[]){ term(st / ss, s->last), term(-at * B * 0.5, data(s, 1)),
+                                            term(-at * B * 0.5, data(s, 0)) });
         return;
     }
     double rk = (lambda(sigma[i - 2]) - lambda(ss)) / h, rho[2];
@@ -77,7 +79,9 @@ static void predict(struct run *r, struct sampler *s, struct tensor x, int p)
         return;
     }
     double half = 0.5 / ((lambda(sigma[i - 1]) - lambda(ss)) / h);
-    gv_lincomb(r, x, 3, (struct lincomb_term[]){ term(st / ss, x), term(-at * B * (1 - half), data(s, 0)), term(-at * B * half, data(s, 1)) });
+    gv_lincomb(
+        r, x, 3,
+        (struct lincomb_term[]){ term(st / ss, x), term(-at * B * (1 - half), data(s, 0)), term(-at * B * half, data(s, 1)) });
 }
 
 static int least(int a, int b)
@@ -123,8 +127,8 @@ static const struct solver *find(const char *name)
     return NULL;
 }
 
-gv_status gv_sampler_open(struct sampler *s, struct run *r, const struct sampler_config *config, const struct schedule *schedule,
-                          struct tensor x)
+gv_status gv_sampler_open(struct sampler *s, struct run *r, const struct sampler_config *config,
+                          const struct schedule *schedule, struct tensor x)
 {
     const struct solver *solver = find(config->solver);
     *s = (struct sampler){ .config = *config, .schedule = *schedule };

@@ -15,23 +15,23 @@
 enum { GV_SAMPLER_HISTORY = 3 };
 
 struct sampler_config {
-    const char *solver;                        /* "unipc", "dpm++", "euler" */
-    int         order;                         /* 1 or 2; of unipc and dpm++ */
-    bool        no_corrector[GV_MAX_STEPS];    /* steps at which unipc does not correct */
+    const char *solver;                     /* "unipc", "dpm++", "euler" */
+    int         order;                      /* 1 or 2; of unipc and dpm++ */
+    bool        no_corrector[GV_MAX_STEPS]; /* steps at which unipc does not correct */
 };
 
 struct sampler {
     struct sampler_config config;
     struct schedule       schedule;
-    int                   step;       /* of the next gv_sampler_step */
-    int                   last_order; /* of the last predictor */
+    int                   step;                     /* of the next gv_sampler_step */
+    int                   last_order;               /* of the last predictor */
     struct tensor         data[GV_SAMPLER_HISTORY]; /* f32 predictions of x0: data[step % 3] is the newest */
     struct tensor         last;                     /* f32: the sample the last predictor started from */
 };
 
 /* Tensors in scratch, shaped like x. Errors: ARGUMENT (unknown solver, order). */
-gv_status gv_sampler_open(struct sampler *s, struct run *r, const struct sampler_config *config, const struct schedule *schedule,
-                          struct tensor x);
+gv_status gv_sampler_open(struct sampler *s, struct run *r, const struct sampler_config *config,
+                          const struct schedule *schedule, struct tensor x);
 /* x: f32, in place; v: f32, the velocity at x and schedule.time[s->step]. */
 void gv_sampler_step(struct run *r, struct sampler *s, struct tensor x, struct tensor v);
 

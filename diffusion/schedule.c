@@ -42,8 +42,9 @@ struct grid {
 };
 
 static const struct grid grids[] = {
-    { "diffusers-unipc", grid_diffusers, 1, 1 },  { "diffusers-unipc-0.36", grid_alphas, 1, 0 }, { "diffusers-dpm", grid_alphas, 1, 0 },
-    { "wan-unipc", grid_wan_unipc, 1, 0 },        { "wan-dpm", grid_to_zero, 1, 0 },             { "self-forcing", grid_to_zero, 0, 0 },
+    { "diffusers-unipc", grid_diffusers, 1, 1 }, { "diffusers-unipc-0.36", grid_alphas, 1, 0 },
+    { "diffusers-dpm", grid_alphas, 1, 0 },      { "wan-unipc", grid_wan_unipc, 1, 0 },
+    { "wan-dpm", grid_to_zero, 1, 0 },           { "self-forcing", grid_to_zero, 0, 0 },
 };
 
 static void fill(struct schedule *s, const struct grid *g, double shift)

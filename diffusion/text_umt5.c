@@ -33,7 +33,10 @@ static const struct weight_row top_rows[] = {
     { "encoder.final_layer_norm.weight", offsetof(struct umt5_top, norm), FORM_VECTOR, 1, { S_D }, false },
 };
 
-#define LAYER(name, field, form, ...) { name, offsetof(struct umt5_layer, field), form, __VA_ARGS__ }
+#define LAYER(name, field, form, ...)                                                                                          \
+    {                                                                                                                          \
+        name, offsetof(struct umt5_layer, field), form, __VA_ARGS__                                                            \
+    }
 static const struct weight_row layer_rows[] = {
     LAYER("layer.0.layer_norm.weight", norm1, FORM_VECTOR, 1, { S_D }, false),
     LAYER("layer.0.SelfAttention.q.weight", q, FORM_LINEAR, 2, { S_INNER, S_D }, false),
@@ -69,7 +72,7 @@ static gv_status bind(struct umt5 *m, struct error *e)
 {
     const int64_t sizes[S_COUNT] = {
         [S_VOCAB] = m->base.vocabulary, [S_D] = m->base.width, [S_INNER] = (int64_t)m->heads * m->head, [S_FFN] = m->ffn,
-        [S_BUCKETS] = m->buckets, [S_HEADS] = m->heads,
+        [S_BUCKETS] = m->buckets,       [S_HEADS] = m->heads,
     };
     TRY(gv_weights_bind(m->base.weights, "", top_rows, N_ROWS(top_rows), sizes, &m->top, e));
     for (int i = 0; i < m->layers; i++) {
@@ -143,7 +146,8 @@ static struct tensor buckets(struct run *r, const struct umt5 *m, int n)
 }
 
 /* f32 [heads, n, n] from the layer's table. */
-static struct tensor position_bias(struct run *r, const struct umt5 *m, const struct umt5_layer *l, struct tensor index, int64_t n)
+static struct tensor position_bias(struct run *r, const struct umt5 *m, const struct umt5_layer *l, struct tensor index,
+                                   int64_t n)
 {
     struct tensor bias = gv_scratch(r, GV_F32, 3, DIMS(m->heads, n, n));
     struct mark   mark = arena_mark(&r->scratch);
@@ -159,13 +163,18 @@ static void attention(struct run *r, const struct umt5 *m, const struct umt5_lay
     int64_t       n = x.dim[0], inner = (int64_t)m->heads * m->head, shape[4] = { 1, n, m->heads, m->head };
     struct mark   mark = arena_mark(&r->scratch);
     struct tensor h = gv_scratch(r, r->compute, 2, x.dim), o = gv_scratch(r, r->compute, 2, DIMS(n, inner));
-    struct tensor q = gv_scratch(r, r->compute, 2, o.dim), k = gv_scratch(r, r->compute, 2, o.dim), v = gv_scratch(r, r->compute, 2, o.dim);
+    struct tensor q = gv_scratch(r, r->compute, 2, o.dim), k = gv_scratch(r, r->compute, 2, o.dim),
+                  v = gv_scratch(r, r->compute, 2, o.dim);
     gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)m->eps, .weight = l->norm1 });
     gv_linear(r, q, h, l->q, NULL);
     gv_linear(r, k, h, l->k, NULL);
     gv_linear(r, v, h, l->v, NULL);
-    gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape), .n_sources = 1, .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
-                                         .out.o = reshape(o, 4, shape), .scale = 1, .bias = position_bias(r, m, l, index, n) });
+    gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
+                                         .n_sources = 1,
+                                         .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
+                                         .out.o = reshape(o, 4, shape),
+                                         .scale = 1,
+                                         .bias = position_bias(r, m, l, index, n) });
     gv_linear(r, x, o, l->o, &(struct linear_opts){ .add = true });
     arena_release(&r->scratch, mark);
 }
@@ -188,8 +197,10 @@ static bool ids_fit(struct run *r, const struct text_encoder *t, const int32_t *
 {
     for (int i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= t->vocabulary) {
-            gv_run_fail(r, GV_ERR_MODEL, "token id %d is outside the text encoder's vocabulary of %d: tokenizer and encoder do not belong together",
-                        ids[i], t->vocabulary);
+            gv_run_fail(
+                r, GV_ERR_MODEL,
+                "token id %d is outside the text encoder's vocabulary of %d: tokenizer and encoder do not belong together",
+                ids[i], t->vocabulary);
             return false;
         }
     return true;

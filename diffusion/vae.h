@@ -19,8 +19,8 @@ struct vae_model {
     const char *name;       /* "wan" */
     const char *class_name; /* what _class_name says in a diffusers config */
     /* Takes the checkpoint over, also on failure. */
-    gv_status (*open)(struct vae **out, const struct json_view *config, struct checkpoint *c, struct device *d, enum dtype compute,
-                      struct error *e);
+    gv_status (*open)(struct vae **out, const struct json_view *config, struct checkpoint *c, struct device *d,
+                      enum dtype compute, struct error *e);
     void (*close)(struct vae *v);
     /* NULL when memory ran out: the run has then failed. */
     struct vae_stream *(*stream_open)(struct run *r, const struct vae *v, enum vae_direction direction);

@@ -81,12 +81,13 @@ struct bind {
     struct error   *e;
 };
 
-static gv_status bind_conv(struct bind *b, const char *prefix, struct tensor *w, struct tensor *bias, int in, int out, int kt, int k, int rank)
+static gv_status bind_conv(struct bind *b, const char *prefix, struct tensor *w, struct tensor *bias, int in, int out, int kt,
+                           int k, int rank)
 {
-    const int64_t           sizes[S_COUNT] = { [S_IN] = in, [S_OUT] = out };
-    struct weight_row       rows[2] = {
-              { "weight", 0, FORM_CONV, (int8_t)rank, { S_OUT, S_IN, (int8_t)-kt, (int8_t)-k, (int8_t)-k }, false },
-              { "bias", 0, FORM_VECTOR, 1, { S_OUT }, false },
+    const int64_t     sizes[S_COUNT] = { [S_IN] = in, [S_OUT] = out };
+    struct weight_row rows[2] = {
+        { "weight", 0, FORM_CONV, (int8_t)rank, { S_OUT, S_IN, (int8_t)-kt, (int8_t)-k, (int8_t)-k }, false },
+        { "bias", 0, FORM_VECTOR, 1, { S_OUT }, false },
     };
     if (rank == 4)
         rows[0].dim[2] = (int8_t)-k;
@@ -135,8 +136,10 @@ static gv_status bind_mid(struct bind *b, const char *prefix, struct half *h)
     int  c = h->width_mid;
     TRY(bind_res(b, name(text, prefix, "mid_block.resnets.0."), &h->mid[0], c, c));
     TRY(bind_gamma(b, name(text, prefix, "mid_block.attentions.0.norm."), &h->mid_attention.norm, c));
-    TRY(bind_conv(b, name(text, prefix, "mid_block.attentions.0.to_qkv."), &h->mid_attention.qkv.w, &h->mid_attention.qkv.bias, c, 3 * c, 1, 1, 4));
-    TRY(bind_conv(b, name(text, prefix, "mid_block.attentions.0.proj."), &h->mid_attention.proj.w, &h->mid_attention.proj.bias, c, c, 1, 1, 4));
+    TRY(bind_conv(b, name(text, prefix, "mid_block.attentions.0.to_qkv."), &h->mid_attention.qkv.w, &h->mid_attention.qkv.bias,
+                  c, 3 * c, 1, 1, 4));
+    TRY(bind_conv(b, name(text, prefix, "mid_block.attentions.0.proj."), &h->mid_attention.proj.w, &h->mid_attention.proj.bias,
+                  c, c, 1, 1, 4));
     return bind_res(b, name(text, prefix, "mid_block.resnets.1."), &h->mid[1], c, c);
 }
 
@@ -158,7 +161,8 @@ static gv_status bind_decoder(struct wan_vae *v, struct bind *b)
         snprintf(prefix, sizeof prefix, "decoder.up_blocks.%d.upsamplers.0.", i);
         if (s->in_time)
             TRY(bind_causal(b, name(text, prefix, "time_conv."), &s->sample.time, s->out, 2 * s->out, 3, 1));
-        TRY(bind_conv(b, name(text, prefix, "resample.1."), &s->sample.conv, &s->sample.conv_bias, s->out, s->out / 2, 1, 3, 4));
+        TRY(bind_conv(b, name(text, prefix, "resample.1."), &s->sample.conv, &s->sample.conv_bias, s->out, s->out / 2, 1, 3,
+                      4));
     }
     TRY(bind_gamma(b, "decoder.norm_out.", &h->norm_out, h->width_out));
     return bind_causal(b, "decoder.conv_out.", &h->conv_out, h->width_out, 3, 3, 3);
@@ -222,7 +226,8 @@ static gv_status read_config(struct wan_vae *v, struct config *c, const struct j
         return gv_json_fail(j, "patch_size", GV_ERR_UNSUPPORTED, "(the VAE of Wan 2.2 TI2V-5B) is not supported");
     if (gv_json_int(j, "in_channels", 1, 1024, 3) != 3 || gv_json_int(j, "out_channels", 1, 1024, 3) != 3)
         return gv_json_fail(j, "in_channels", GV_ERR_UNSUPPORTED, "and out_channels must be 3");
-    struct json_view scales = gv_json_array(j, "attn_scales", 0, 64, false), times = gv_json_array(j, "temperal_downsample", (size_t)c->n - 1, (size_t)c->n - 1, true);
+    struct json_view scales = gv_json_array(j, "attn_scales", 0, 64, false),
+                     times = gv_json_array(j, "temperal_downsample", (size_t)c->n - 1, (size_t)c->n - 1, true);
     TRY(gv_json_done(j));
     if (gv_json_count(&scales))
         return gv_json_fail(j, "attn_scales", GV_ERR_UNSUPPORTED, "must be empty: attention stands in the middle block alone");
@@ -243,9 +248,13 @@ static void lay_out(struct wan_vae *v, const struct config *c)
     for (int i = 0; i < n; i++) {
         struct stage *e = &v->encoder.stage[i], *d = &v->decoder.stage[i];
         int           k = n - 1 - i; /* the encoder stage that decoder stage i mirrors */
-        *e = (struct stage){ .in = c->base * (i ? c->mult[i - 1] : 1), .out = c->base * c->mult[i], .n_res = c->n_res, .samples = i < n - 1 };
-        *d = (struct stage){ .in = c->decoder_base * c->mult[i ? k + 1 : k] / (i ? 2 : 1), .out = c->decoder_base * c->mult[k],
-                             .n_res = c->n_res + 1, .samples = i < n - 1 };
+        *e = (struct stage){
+            .in = c->base * (i ? c->mult[i - 1] : 1), .out = c->base * c->mult[i], .n_res = c->n_res, .samples = i < n - 1
+        };
+        *d = (struct stage){ .in = c->decoder_base * c->mult[i ? k + 1 : k] / (i ? 2 : 1),
+                             .out = c->decoder_base * c->mult[k],
+                             .n_res = c->n_res + 1,
+                             .samples = i < n - 1 };
         if (i == n - 1)
             continue;
         e->in_time = c->in_time[i];
@@ -286,12 +295,13 @@ static gv_status bind_halves(struct wan_vae *v, struct checkpoint *ck, struct de
     return GV_OK;
 }
 
-static gv_status wan_open(struct vae **out, const struct json_view *config, struct checkpoint *ck, struct device *d, enum dtype compute,
-                          struct error *e)
+static gv_status wan_open(struct vae **out, const struct json_view *config, struct checkpoint *ck, struct device *d,
+                          enum dtype compute, struct error *e)
 {
     struct config   c = { 0 };
     struct wan_vae *v = calloc(1, sizeof *v);
-    gv_status       status = v ? read_config(v, &c, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    gv_status       status =
+        v ? read_config(v, &c, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
     if (status) {
         gv_checkpoint_close(&ck);
         free(v);
@@ -376,7 +386,8 @@ static void keep_last(struct run *r, struct vae_stream *s, int slot, struct tens
 }
 
 /* y (+)= causal 3×3×3 convolution of x, which is first normalised and passed through SiLU if there is a norm. */
-static void causal_conv(struct run *r, struct vae_stream *s, const struct causal *c, struct tensor y, struct tensor x, struct tensor norm, bool add)
+static void causal_conv(struct run *r, struct vae_stream *s, const struct causal *c, struct tensor y, struct tensor x,
+                        struct tensor norm, bool add)
 {
     struct mark   mark = arena_mark(&r->scratch);
     struct tensor buffer = with_history(r, s, c->slot, HISTORY, x), now = slice(buffer, 0, HISTORY, x.dim[0]);
@@ -385,7 +396,8 @@ static void causal_conv(struct run *r, struct vae_stream *s, const struct causal
     else
         gv_copy(r, now, x);
     keep_last(r, s, c->slot, buffer);
-    gv_conv(r, y, buffer, c->w, &(struct conv_opts){ .bias = c->bias, .pad_lo = { 0, 1, 1 }, .pad_hi = { 0, 1, 1 }, .add = add });
+    gv_conv(r, y, buffer, c->w,
+            &(struct conv_opts){ .bias = c->bias, .pad_lo = { 0, 1, 1 }, .pad_hi = { 0, 1, 1 }, .add = add });
     arena_release(&r->scratch, mark);
 }
 
@@ -453,7 +465,8 @@ static void double_time(struct run *r, struct vae_stream *s, const struct causal
     keep_last(r, s, c->slot, buffer);
     gv_conv(r, both, buffer, c->w, &(struct conv_opts){ .bias = c->bias });
     struct tensor y = other(r, f, 2 * T, H, W, C);
-    gv_copy(r, reshape(y, 5, DIMS(T, 2, H, W, C)), permute(reshape(both, 5, DIMS(T, H, W, 2, C)), (const int[]){ 0, 3, 1, 2, 4 }));
+    gv_copy(r, reshape(y, 5, DIMS(T, 2, H, W, C)),
+            permute(reshape(both, 5, DIMS(T, H, W, 2, C)), (const int[]){ 0, 3, 1, 2, 4 }));
     arena_release(&r->scratch, mark);
     move(f, y);
 }
@@ -467,7 +480,8 @@ static void upsample(struct run *r, struct vae_stream *s, const struct stage *st
     struct tensor big = gv_scratch(r, r->compute, 4, DIMS(x.dim[0], 2 * x.dim[1], 2 * x.dim[2], x.dim[3]));
     struct tensor y = other(r, f, big.dim[0], big.dim[1], big.dim[2], x.dim[3] / 2);
     gv_upsample(r, big, x);
-    gv_conv(r, y, big, st->sample.conv, &(struct conv_opts){ .bias = st->sample.conv_bias, .pad_lo = { 0, 1, 1 }, .pad_hi = { 0, 1, 1 } });
+    gv_conv(r, y, big, st->sample.conv,
+            &(struct conv_opts){ .bias = st->sample.conv_bias, .pad_lo = { 0, 1, 1 }, .pad_hi = { 0, 1, 1 } });
     arena_release(&r->scratch, mark);
     move(f, y);
 }
@@ -494,7 +508,8 @@ static void halve_time(struct run *r, struct vae_stream *s, const struct causal 
 static void downsample(struct run *r, struct vae_stream *s, const struct stage *st, struct flow *f)
 {
     struct tensor x = f->x, y = other(r, f, x.dim[0], x.dim[1] / 2, x.dim[2] / 2, x.dim[3]);
-    gv_conv(r, y, x, st->sample.conv, &(struct conv_opts){ .bias = st->sample.conv_bias, .stride = { 1, 2, 2 }, .pad_hi = { 0, 1, 1 } });
+    gv_conv(r, y, x, st->sample.conv,
+            &(struct conv_opts){ .bias = st->sample.conv_bias, .stride = { 1, 2, 2 }, .pad_hi = { 0, 1, 1 } });
     move(f, y);
     if (st->in_time)
         halve_time(r, s, &st->sample.time, f);
@@ -543,8 +558,8 @@ static int64_t largest(const struct wan_vae *v, const struct half *h, int64_t T,
     int64_t most = (int64_t)h->width_mid * T * H * W >> 2 * (v->n_stages - 1);
     for (int i = 0; i < v->n_stages; i++) {
         const struct stage *s = &h->stage[i];
-        int                 level = h == &v->decoder ? v->n_stages - 1 - i : i; /* halvings of H and W that the stage works at */
-        int64_t             wide = s->in > s->out ? s->in : s->out, n = wide * T * (H >> level) * (W >> level);
+        int     level = h == &v->decoder ? v->n_stages - 1 - i : i; /* halvings of H and W that the stage works at */
+        int64_t wide = s->in > s->out ? s->in : s->out, n = wide * T * (H >> level) * (W >> level);
         most = n > most ? n : most;
     }
     return most;
@@ -564,8 +579,9 @@ static void decode_latent(struct run *r, struct vae_stream *s, struct flow *f, s
 {
     const struct half *h = s->half;
     struct mark        mark = arena_mark(&r->scratch);
-    struct tensor      raw = gv_scratch(r, GV_F32, 4, z.dim), in = gv_scratch(r, r->compute, 4, z.dim), mixed = gv_scratch(r, r->compute, 4, z.dim);
-    float             *host = host_floats(r, gv_tensor_count(z));
+    struct tensor      raw = gv_scratch(r, GV_F32, 4, z.dim), in = gv_scratch(r, r->compute, 4, z.dim),
+                  mixed = gv_scratch(r, r->compute, 4, z.dim);
+    float *host = host_floats(r, gv_tensor_count(z));
     gv_download(r, host, z);
     if (gv_run_ready(r))
         denormalise(host, &s->vae->base, z.dim[1] * z.dim[2]);

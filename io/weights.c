@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@ enum { MAX_SHARDS = 1000, MAX_INDEX_BYTES = 64 << 20 };
 
 struct checkpoint {
     char              *path; /* of the single file or the index */
+    atomic_int         users;
     int                n;
     struct safetensors shard[];
 };
@@ -72,6 +74,7 @@ static struct checkpoint *checkpoint_new(const char *path, size_t shards, struct
         gv_fail(e, GV_ERR_MEMORY, "no memory to open %s", path);
         return NULL;
     }
+    atomic_init(&c->users, 1);
     return c;
 }
 
@@ -106,10 +109,20 @@ gv_status gv_checkpoint_open(struct checkpoint **out, const char *dir, const cha
     return status;
 }
 
+struct checkpoint *gv_checkpoint_share(struct checkpoint *c)
+{
+    atomic_fetch_add(&c->users, 1);
+    return c;
+}
+
 void gv_checkpoint_close(struct checkpoint **c)
 {
     if (!*c)
         return;
+    if (atomic_fetch_sub(&(*c)->users, 1) > 1) {
+        *c = NULL;
+        return;
+    }
     for (int i = 0; i < (*c)->n; i++)
         gv_safetensors_close(&(*c)->shard[i]);
     free((*c)->path);
@@ -161,11 +174,9 @@ struct weights {
     struct checkpoint *checkpoint;
     struct device     *device;
     enum dtype         compute;
-    bool               stream;
     struct layer      *layer;
     int                n_layers;
     int                pins;
-    bool               resident;
     pthread_mutex_t    lock;
 };
 
@@ -275,7 +286,8 @@ static size_t aligned(size_t bytes)
     return (bytes + GV_ALIGN - 1) / GV_ALIGN * GV_ALIGN;
 }
 
-static gv_status misfit(const struct weights *w, const struct st_entry *t, const char *name, int rank, const int64_t *dim, struct error *e)
+static gv_status misfit(const struct weights *w, const struct st_entry *t, const char *name, int rank, const int64_t *dim,
+                        struct error *e)
 {
     char want[64], found[64];
     gv_tensor_shape_text(gv_tensor(NULL, GV_F32, rank, dim), want, sizeof want);
@@ -285,8 +297,8 @@ static gv_status misfit(const struct weights *w, const struct st_entry *t, const
                    gv_tensor_shape_text(f, found, sizeof found), want);
 }
 
-static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix, const struct weight_row *row, const int64_t *sizes,
-                          struct error *e)
+static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix, const struct weight_row *row,
+                          const int64_t *sizes, struct error *e)
 {
     char    name[512];
     int64_t dim[5];
@@ -305,8 +317,8 @@ static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix
     if (!shape_fits(t, row->rank, dim, row->form))
         return misfit(w, t, name, row->rank, dim, e);
     if (t->type != GV_F32 && t->type != GV_BF16 && t->type != GV_F16)
-        return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s has type %s; F32, BF16 and F16 are read", gv_checkpoint_path(w->checkpoint), name,
-                       gv_dtype_info(t->type)->name);
+        return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s has type %s; F32, BF16 and F16 are read",
+                       gv_checkpoint_path(w->checkpoint), name, gv_dtype_info(t->type)->name);
     *out = final_tensor(w, t, row->form);
     struct bound *b = &l->row[l->n++];
     *b = (struct bound){ .source = t, .offset = row->offset, .form = row->form };
@@ -328,8 +340,8 @@ static struct layer *layer_for(struct weights *w, void *base)
     return &w->layer[w->n_layers++];
 }
 
-gv_status gv_weights_bind(struct weights *w, const char *prefix, const struct weight_row *rows, int n, const int64_t *sizes, void *base,
-                          struct error *e)
+gv_status gv_weights_bind(struct weights *w, const char *prefix, const struct weight_row *rows, int n, const int64_t *sizes,
+                          void *base, struct error *e)
 {
     struct layer *l = layer_for(w, base);
     struct bound *grown = l ? realloc(l->row, (size_t)(l->n + n) * sizeof *grown) : NULL;
@@ -382,11 +394,6 @@ static gv_status prepare_layer(const struct weights *w, const struct layer *l, v
     return GV_OK;
 }
 
-static bool streams(const struct weights *w, const struct layer *l)
-{
-    return w->stream && l != &w->layer[0];
-}
-
 size_t gv_weights_bytes(const struct weights *w)
 {
     size_t n = 0;
@@ -395,22 +402,21 @@ size_t gv_weights_bytes(const struct weights *w)
     return n;
 }
 
-void gv_weights_stream(struct weights *w, bool stream)
+/* The first layer holds what every forward needs; the others may be streamed. */
+static int n_resident(const struct weights *w, bool stream)
 {
-    assert(!w->resident);
-    w->stream = stream;
+    return stream && w->n_layers ? 1 : w->n_layers;
 }
 
-static gv_status upload(struct weights *w, struct error *e)
+static gv_status upload(struct weights *w, bool stream, struct error *e)
 {
-    for (int i = 0; i < w->n_layers; i++) {
+    for (int i = 0; i < n_resident(w, stream); i++) {
         struct layer *l = &w->layer[i];
-        if (streams(w, l) || l->memory)
+        if (l->memory)
             continue;
         TRY(gv_device_alloc(w->device, l->bytes, "weights", &l->memory, e));
         TRY(prepare_layer(w, l, l->base, l->memory, e));
     }
-    w->resident = true;
     return GV_OK;
 }
 
@@ -418,42 +424,40 @@ static void release(struct weights *w)
 {
     for (int i = 0; i < w->n_layers; i++)
         layer_release(w, &w->layer[i]);
-    w->resident = false;
 }
 
-gv_status gv_weights_pin(struct weights *w, struct device *d, struct error *e)
+static gv_status pin_null(const struct weights *w, struct device *d, bool stream, struct error *e)
 {
-    if (gv_device_is_null(d)) {
-        void *none;
-        for (int i = 0; i < w->n_layers; i++)
-            if (!streams(w, &w->layer[i]))
-                TRY(gv_device_alloc(d, w->layer[i].bytes, "weights", &none, e));
-        return GV_OK;
-    }
+    void *none;
+    for (int i = 0; i < n_resident(w, stream); i++)
+        TRY(gv_device_alloc(d, w->layer[i].bytes, "weights", &none, e));
+    return GV_OK;
+}
+
+gv_status gv_weights_pin(struct weights *w, struct device *d, bool stream, struct error *e)
+{
+    if (gv_device_is_null(d))
+        return pin_null(w, d, stream, e);
     pthread_mutex_lock(&w->lock);
-    gv_status status = w->resident ? GV_OK : upload(w, e);
-    if (status)
-        release(w);
-    else
+    gv_status status = upload(w, stream, e);
+    if (!status)
         w->pins++;
+    else if (!w->pins)
+        release(w);
     pthread_mutex_unlock(&w->lock);
     return status;
 }
 
-void gv_weights_unpin(struct weights *w, struct device *d)
+void gv_weights_unpin(struct weights *w, struct device *d, bool stream, bool drop)
 {
-    if (gv_device_is_null(d))
+    if (gv_device_is_null(d)) {
+        for (int i = 0; drop && i < n_resident(w, stream); i++)
+            gv_device_free(d, NULL, w->layer[i].bytes);
         return;
+    }
     pthread_mutex_lock(&w->lock);
     assert(w->pins > 0);
-    w->pins--;
-    pthread_mutex_unlock(&w->lock);
-}
-
-void gv_weights_drop(struct weights *w)
-{
-    pthread_mutex_lock(&w->lock);
-    if (!w->pins)
+    if (--w->pins == 0 && drop)
         release(w);
     pthread_mutex_unlock(&w->lock);
 }
@@ -466,13 +470,18 @@ static const struct layer *layer_of(const struct weights *w, const void *base)
     return NULL;
 }
 
-const void *gv_weights_fetch(struct run *r, const struct weights *w, const void *base, void *copy, size_t bytes)
+const void *gv_weights_fetch(struct run *r, struct weights *w, const void *base, void *copy, size_t bytes)
 {
     const struct layer *l = layer_of(w, base);
     assert(l);
-    if (!streams(w, l))
+    if (!r->stream_weights)
         return base;
+    pthread_mutex_lock(&w->lock);
+    bool resident = l->memory;
     memcpy(copy, base, bytes);
+    pthread_mutex_unlock(&w->lock);
+    if (resident && !gv_device_is_null(r->device))
+        return base;
     void *memory = gv_scratch_bytes(r, l->bytes);
     if (gv_run_ready(r) && !gv_device_is_null(r->device))
         prepare_layer(w, l, copy, memory, &r->err);

@@ -20,18 +20,19 @@ struct st_entry;
 
 /* dir/stem.safetensors, or the shards of dir/stem.safetensors.index.json. A missing shard is named.
  * Errors: IO, MODEL, MEMORY. */
-gv_status gv_checkpoint_open(struct checkpoint **out, const char *dir, const char *stem, struct error *e);
-void      gv_checkpoint_close(struct checkpoint **c);
+gv_status              gv_checkpoint_open(struct checkpoint **out, const char *dir, const char *stem, struct error *e);
+struct checkpoint     *gv_checkpoint_share(struct checkpoint *c); /* one more owner; each closes */
+void                   gv_checkpoint_close(struct checkpoint **c);
 const struct st_entry *gv_checkpoint_find(const struct checkpoint *c, const char *name); /* NULL if absent */
-const char            *gv_checkpoint_path(const struct checkpoint *c); /* for messages */
+const char            *gv_checkpoint_path(const struct checkpoint *c);                   /* for messages */
 size_t                 gv_checkpoint_bytes(const struct checkpoint *c);
 
 enum weight_form {
-    FORM_VECTOR, /* f32 on the device, any shape flattened: biases, norms, modulation tables */
-    FORM_LINEAR, /* [M, ...] → [M, K] for gv_linear, run->compute */
+    FORM_VECTOR,     /* f32 on the device, any shape flattened: biases, norms, modulation tables */
+    FORM_LINEAR,     /* [M, ...] → [M, K] for gv_linear, run->compute */
     FORM_LINEAR_F32, /* the same in f32: small products whose rounding would be felt everywhere */
-    FORM_CONV,   /* [O, C, (kt,) kh, kw] → [O, kt, kh, kw, C] for gv_conv, run->compute */
-    FORM_TABLE   /* [V, D] for gv_gather, in the file's own type */
+    FORM_CONV,       /* [O, C, (kt,) kh, kw] → [O, kt, kh, kw, C] for gv_conv, run->compute */
+    FORM_TABLE       /* [V, D] for gv_gather, in the file's own type */
 };
 
 struct weight_row {
@@ -57,13 +58,15 @@ gv_status gv_weights_bind(struct weights *w, const char *prefix, const struct we
                           void *layer, struct error *e);
 
 size_t gv_weights_bytes(const struct weights *w); /* on the device when all are resident */
-void   gv_weights_stream(struct weights *w, bool stream); /* before the first pin: layers bound after the first are fetched, not kept */
-/* On the null device: counts. Errors: MEMORY. */
-gv_status gv_weights_pin(struct weights *w, struct device *d, struct error *e);
-void      gv_weights_unpin(struct weights *w, struct device *d);
-void      gv_weights_drop(struct weights *w); /* free the device's copy if nobody pins it */
 
-/* The layer to compute with: layer itself when resident, else *copy, prepared in scratch that the caller releases by mark. */
-const void *gv_weights_fetch(struct run *r, const struct weights *w, const void *layer, void *copy, size_t bytes);
+/* Begin to use: uploads what is not resident yet; of a streamed model only the first layer bound. On the null device: counts.
+ * Errors: MEMORY. */
+gv_status gv_weights_pin(struct weights *w, struct device *d, bool stream, struct error *e);
+/* End the use. drop: free the device's copy unless somebody else pins it. */
+void gv_weights_unpin(struct weights *w, struct device *d, bool stream, bool drop);
+
+/* The layer to compute with: layer itself when resident, else *copy, prepared in scratch that the caller releases by mark.
+ * bytes: of the layer's struct. */
+const void *gv_weights_fetch(struct run *r, struct weights *w, const void *layer, void *copy, size_t bytes);
 
 #endif

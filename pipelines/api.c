@@ -71,8 +71,12 @@ static gv_status engine_open(gv_engine *g, const gv_engine_params *p, struct err
     if (p->threads < 0 || p->threads > 256)
         return gv_fail(e, GV_ERR_ARGUMENT, "threads is %d; 0 to 256 are possible", p->threads);
     g->log = (struct log){ p->log, p->log_user, p->log_level };
-    const struct device_params d = { .name = p->device, .threads = p->threads, .budget = (size_t)p->device_budget, .cpu_level = p->cpu_level,
-                                     .precision = p->precision, .log = &g->log };
+    const struct device_params d = { .name = p->device,
+                                     .threads = p->threads,
+                                     .budget = (size_t)p->device_budget,
+                                     .cpu_level = p->cpu_level,
+                                     .precision = p->precision,
+                                     .log = &g->log };
     return gv_device_open(&g->device, &d, e);
 }
 
@@ -199,8 +203,15 @@ gv_status gv_video_estimate(gv_session *s, const gv_video_request *request, gv_e
     job.on_frame = NULL;
     gv_status status = gv_video_plan(&job, &p, &s->error);
     if (!status) {
-        const gv_estimate d = { .device_bytes = p.peak_bytes, .weight_bytes = p.weight_bytes, .tokens = p.tokens, .flops = p.flops, .width = job.width,
-                                .height = job.height, .frames = job.frames, .steps = job.steps, .fps = job.fps };
+        const gv_estimate d = { .device_bytes = p.peak_bytes,
+                                .weight_bytes = p.weight_bytes,
+                                .tokens = p.tokens,
+                                .flops = p.flops,
+                                .width = job.width,
+                                .height = job.height,
+                                .frames = job.frames,
+                                .steps = job.steps,
+                                .fps = job.fps };
         fill(out, out->struct_size, &d, sizeof d);
     }
     gv_video_job_close(&job);
@@ -222,9 +233,16 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
     char *recipe = gv_recipe_json(job);
     if (!recipe)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
-    const struct sink_params p = { .path = q->output_path, .format = option(q, "format"), .width = job->width, .height = job->height, .fps = job->fps,
-                                   .frames = job->frames, .crf = -1, .comment = recipe, .log = &job->model->engine->log };
-    gv_status status = gv_sink_open(&job->sink, &p, e);
+    const struct sink_params p = { .path = q->output_path,
+                                   .format = option(q, "format"),
+                                   .width = job->width,
+                                   .height = job->height,
+                                   .fps = job->fps,
+                                   .frames = job->frames,
+                                   .crf = -1,
+                                   .comment = recipe,
+                                   .log = &job->model->engine->log };
+    gv_status                status = gv_sink_open(&job->sink, &p, e);
     free(recipe);
     return status;
 }
@@ -267,7 +285,8 @@ char *gv_model_describe(const gv_model *m)
 char *gv_model_options_json(const gv_model *m)
 {
     (void)m;
-    return strdup("[{\"name\": \"format\", \"type\": \"string\", \"range\": \"see gv_output_formats\", \"default\": \"the output's extension\","
+    return strdup("[{\"name\": \"format\", \"type\": \"string\", \"range\": \"see gv_output_formats\", \"default\": \"the "
+                  "output's extension\","
                   " \"help\": \"container of the output; needed for stdout\"}]");
 }
 

@@ -36,16 +36,16 @@ struct gv_model {
     struct image_encoder *image; /* NULL: takes no image features */
     struct tokenizer     *tokenizer;
     struct sampler_config sampler;
-    char                  schedule[32];    /* of the model's own solver */
-    bool                  known_first;     /* image to video by known tokens at t = 0 */
-    bool                  trained;         /* false: genvid.json says that the weights are random */
+    char                  schedule[32]; /* of the model's own solver */
+    bool                  known_first;  /* image to video by known tokens at t = 0 */
+    bool                  trained;      /* false: genvid.json says that the weights are random */
     struct video_defaults defaults;
     char                 *words_json; /* the vocabulary of genvid.json, or NULL */
 };
 
 struct gv_session {
-    gv_engine  *engine;
-    atomic_bool cancel;
+    gv_engine   *engine;
+    atomic_bool  cancel;
     struct error error;
     char        *report; /* JSON of the last render, or NULL */
 };

@@ -20,8 +20,16 @@ static void numbers(int64_t out[N_NUMBERS], const struct loop_state *s, const st
 {
     int64_t seed;
     memcpy(&seed, &job->seed, sizeof seed);
-    const int64_t values[N_NUMBERS] = { VERSION,    job->frames, job->width,      job->height,     job->steps, (int64_t)(job->shift * 1e6),
-                                        (int64_t)(job->guidance * 1e6), seed, s->sampler.step, s->sampler.last_order };
+    const int64_t values[N_NUMBERS] = { VERSION,
+                                        job->frames,
+                                        job->width,
+                                        job->height,
+                                        job->steps,
+                                        (int64_t)(job->shift * 1e6),
+                                        (int64_t)(job->guidance * 1e6),
+                                        seed,
+                                        s->sampler.step,
+                                        s->sampler.last_order };
     memcpy(out, values, sizeof values);
 }
 enum { N_MUST_AGREE = 8 };
@@ -40,12 +48,19 @@ gv_status gv_loop_state_write(struct run *r, const struct loop_state *state, con
         if (!present(*t))
             continue;
         gv_download(r, at, *t);
-        entry[n] = (struct st_entry){ .name = (char *)(uintptr_t)names[i], .type = GV_F32, .rank = t->rank, .data = at, .bytes = gv_tensor_bytes(*t) };
+        entry[n] = (struct st_entry){
+            .name = (char *)(uintptr_t)names[i], .type = GV_F32, .rank = t->rank, .data = at, .bytes = gv_tensor_bytes(*t)
+        };
         memcpy(entry[n++].dim, t->dim, sizeof t->dim);
         at += count;
     }
     numbers(number, state, job);
-    entry[n++] = (struct st_entry){ .name = (char *)(uintptr_t)names[N_TENSORS], .type = GV_I64, .rank = 1, .dim = { N_NUMBERS }, .data = number, .bytes = sizeof number };
+    entry[n++] = (struct st_entry){ .name = (char *)(uintptr_t)names[N_TENSORS],
+                                    .type = GV_I64,
+                                    .rank = 1,
+                                    .dim = { N_NUMBERS },
+                                    .data = number,
+                                    .bytes = sizeof number };
     if (gv_run_ready(r))
         gv_safetensors_write(path, entry, n, &r->err);
     free(host);
@@ -60,7 +75,8 @@ static gv_status take(struct run *r, struct loop_state *s, const struct safetens
     if (!t || t->type != GV_I64 || t->bytes != sizeof found)
         return gv_fail(&r->err, GV_ERR_FORMAT, "%s does not hold a render", st->path);
     memcpy(found, t->data, sizeof found);
-    if (memcmp(found, want, N_MUST_AGREE * sizeof *want) || found[8] < 0 || found[8] > job->steps || found[9] < 0 || found[9] > 2)
+    if (memcmp(found, want, N_MUST_AGREE * sizeof *want) || found[8] < 0 || found[8] > job->steps || found[9] < 0 ||
+        found[9] > 2)
         return gv_fail(&r->err, GV_ERR_FORMAT, "%s holds a render with other settings", st->path);
     for (int i = 0; i < N_TENSORS; i++) {
         struct tensor *dst = tensor_of(s, i);

@@ -2,13 +2,13 @@
 
 #include <jansson.h>
 
-
 static json_t *settings(const struct video_job *job)
 {
-    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:I, s:s, s:s, s:b}", "model", job->model->path, "prompt", job->prompt_text,
-                     "negative_prompt", job->negative_text, "width", job->width, "height", job->height, "frames", job->frames, "fps", job->fps,
-                     "steps", job->steps, "guidance", job->guidance, "shift", job->shift, "seed", (json_int_t)job->seed, "solver", job->sampler.solver,
-                     "schedule", job->schedule_name, "first_image", job->first.rgb != NULL);
+    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:I, s:s, s:s, s:b}", "model", job->model->path,
+                     "prompt", job->prompt_text, "negative_prompt", job->negative_text, "width", job->width, "height",
+                     job->height, "frames", job->frames, "fps", job->fps, "steps", job->steps, "guidance", job->guidance,
+                     "shift", job->shift, "seed", (json_int_t)job->seed, "solver", job->sampler.solver, "schedule",
+                     job->schedule_name, "first_image", job->first.rgb != NULL);
 }
 
 static char *text_of(json_t *o, size_t flags)
@@ -32,10 +32,12 @@ char *gv_report_json(const struct video_job *job, const struct video_report *p)
     json_t              *stages = json_object();
     for (int i = 0; i < p->n_stages; i++)
         json_object_set_new(stages, p->stage[i].name, json_real(p->stage[i].seconds));
-    json_t *o = json_pack("{s:s, s:o, s:o, s:f, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:b, s:b}", "genvid", gv_version(), "settings", settings(job), "stages", stages,
-                          "seconds", p->seconds, "peak_bytes", (json_int_t)p->peak_bytes, "weight_bytes", (json_int_t)p->weight_bytes, "scratch_bytes",
-                          (json_int_t)p->scratch_bytes, "tokens", (json_int_t)p->tokens, "flops", p->flops, "device", d->name, "precision",
-                          d->compute == GV_BF16 ? "bf16" : "f32", "weights_streamed", job->residency.stream, "random_weights", !job->model->trained);
+    json_t *o = json_pack("{s:s, s:o, s:o, s:f, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:b, s:b}", "genvid", gv_version(),
+                          "settings", settings(job), "stages", stages, "seconds", p->seconds, "peak_bytes",
+                          (json_int_t)p->peak_bytes, "weight_bytes", (json_int_t)p->weight_bytes, "scratch_bytes",
+                          (json_int_t)p->scratch_bytes, "tokens", (json_int_t)p->tokens, "flops", p->flops, "device", d->name,
+                          "precision", d->compute == GV_BF16 ? "bf16" : "f32", "weights_streamed", job->residency.stream,
+                          "random_weights", !job->model->trained);
     return text_of(o, JSON_INDENT(2));
 }
 
@@ -44,16 +46,19 @@ char *gv_model_json(const gv_model *m)
     const struct dit_config     *c = &m->dit->config;
     const struct video_defaults *d = &m->defaults;
     json_t                      *words = m->words_json ? json_loads(m->words_json, 0, NULL) : json_array();
-    json_t *o = json_pack("{s:s, s:s, s:b, s:{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, s:I},"
-                          " s:b, s:{s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:s, s:s}, s:b, s:o}",
-                          "path", m->path, "pipeline", m->pipeline, "trained", m->trained, "transformer", "family", m->dit->model->name, "layers", c->layers,
-                          "width", c->width, "heads", c->heads, "head_size", c->head, "ffn", c->ffn, "in_channels", c->in_channels, "out_channels", c->out_channels,
-                          "device_bytes", (json_int_t)gv_weights_bytes(m->dit->weights), "vae", "family", m->vae->model->name, "channels", m->vae->z,
-                          "space_scale", m->vae->space_scale, "time_scale", m->vae->time_scale, "device_bytes",
-                          (json_int_t)(gv_weights_bytes(m->vae->encoder) + gv_weights_bytes(m->vae->decoder)), "text_encoder", "family", m->text->model->name,
-                          "width", m->text->width, "vocabulary", m->text->vocabulary, "text_length", d->text_length, "device_bytes",
-                          (json_int_t)gv_weights_bytes(m->text->weights), "image_encoder", m->image != NULL, "defaults", "width", d->width, "height", d->height,
-                          "frames", d->frames, "fps", d->fps, "steps", d->steps, "guidance", d->guidance, "shift", d->shift, "solver", m->sampler.solver,
-                          "schedule", m->schedule, "image_to_video", m->known_first || c->in_channels != m->vae->z, "words", words);
+    json_t                      *o = json_pack(
+                             "{s:s, s:s, s:b, s:{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, "
+                                                  "s:I},"
+                                                  " s:b, s:{s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:s, s:s}, s:b, s:o}",
+                             "path", m->path, "pipeline", m->pipeline, "trained", m->trained, "transformer", "family", m->dit->model->name, "layers",
+                             c->layers, "width", c->width, "heads", c->heads, "head_size", c->head, "ffn", c->ffn, "in_channels", c->in_channels,
+                             "out_channels", c->out_channels, "device_bytes", (json_int_t)gv_weights_bytes(m->dit->weights), "vae", "family",
+                             m->vae->model->name, "channels", m->vae->z, "space_scale", m->vae->space_scale, "time_scale", m->vae->time_scale,
+                             "device_bytes", (json_int_t)(gv_weights_bytes(m->vae->encoder) + gv_weights_bytes(m->vae->decoder)), "text_encoder",
+                             "family", m->text->model->name, "width", m->text->width, "vocabulary", m->text->vocabulary, "text_length",
+                             d->text_length, "device_bytes", (json_int_t)gv_weights_bytes(m->text->weights), "image_encoder", m->image != NULL,
+                             "defaults", "width", d->width, "height", d->height, "frames", d->frames, "fps", d->fps, "steps", d->steps, "guidance",
+                             d->guidance, "shift", d->shift, "solver", m->sampler.solver, "schedule", m->schedule, "image_to_video",
+                             m->known_first || c->in_channels != m->vae->z, "words", words);
     return text_of(o, JSON_INDENT(2));
 }

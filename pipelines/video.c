@@ -172,8 +172,9 @@ static void encode_channels(struct video_state *v)
 /* Shortest edge to the tower's size, centre crop, normalise: CLIPImageProcessor. f32 host [size, size, 3]. */
 static gv_status clip_pixels(float *out, const struct image_encoder *m, const struct image *im, struct error *e)
 {
-    int    size = m->size, wide = im->width > im->height;
-    int    w = wide ? (int)((int64_t)size * im->width / im->height) : size, h = wide ? size : (int)((int64_t)size * im->height / im->width);
+    int size = m->size, wide = im->width > im->height;
+    int w = wide ? (int)((int64_t)size * im->width / im->height) : size,
+        h = wide ? size : (int)((int64_t)size * im->height / im->width);
     float *all = malloc((size_t)w * (size_t)h * 3 * sizeof *all);
     if (!all)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the picture");
@@ -257,7 +258,7 @@ static void begin_loop(struct video_state *v)
 struct forward {
     struct dit_prepared *prepared;
     struct tensor        input, output; /* f32 [rows, T, h, w, C_in], [rows, T, h, w, z] */
-    int32_t             *group;         /* host [rows * tokens]: 0 = the step's time, 1 = known (t = 0); NULL without known tokens */
+    int32_t             *group; /* host [rows * tokens]: 0 = the step's time, 1 = known (t = 0); NULL without known tokens */
 };
 
 /* Tokens of the first latent frame belong to the known group. */
@@ -306,8 +307,9 @@ static void denoise_step(struct video_state *v, struct forward *f)
     float             time[2] = { s->schedule.time[s->step], 0 };
     snprintf(r->stage, sizeof r->stage, "step %d", s->step + 1);
     fill_input(v, f);
-    dit->model->forward(r, dit, f->prepared,
-                        &(struct dit_call){ .x = f->input, .v = f->output, .time = time, .n_times = f->group ? 2 : 1, .group = f->group });
+    dit->model->forward(
+        r, dit, f->prepared,
+        &(struct dit_call){ .x = f->input, .v = f->output, .time = time, .n_times = f->group ? 2 : 1, .group = f->group });
     gv_run_enter(r, "%s", "");
     gv_sampler_step(r, s, v->loop.x, guided(v, f));
     gv_run_tap(r, "latents", v->loop.x);
@@ -316,12 +318,12 @@ static void denoise_step(struct video_state *v, struct forward *f)
 
 static struct forward forward_open(struct video_state *v)
 {
-    struct run       *r = v->run;
-    const struct dit *dit = v->job->model->dit;
-    const int64_t    *d = v->loop.x.dim;
-    const int        *patch = dit->config.patch;
-    struct forward    f = { .input = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.in_channels)),
-                            .output = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.out_channels)) };
+    struct run        *r = v->run;
+    const struct dit  *dit = v->job->model->dit;
+    const int64_t     *d = v->loop.x.dim;
+    const int         *patch = dit->config.patch;
+    struct forward     f = { .input = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.in_channels)),
+                             .output = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.out_channels)) };
     struct attn_layout grid = { 0 };
     if (!gv_run_ready(r) || gv_layout_grid(&grid, 0, (int)d[0] / patch[0], (int)d[1] / patch[1], (int)d[2] / patch[2], &r->err))
         return f;
@@ -352,7 +354,7 @@ static void stage_denoise(struct video_state *v)
     struct weights         *w = job->model->dit->weights;
     double                  began = stage_begin(v, "denoise");
     pin(v, w, job->residency.stream);
-    bool        pinned = r->err.code == GV_OK;
+    bool pinned = r->err.code == GV_OK;
     begin_loop(v);
     struct mark    mark = arena_mark(&r->scratch);
     struct forward f = forward_open(v);
@@ -384,8 +386,14 @@ static void hand_on(struct video_state *v, const uint8_t *rgb, int64_t index)
     const struct video_job *job = v->job;
     if (job->sink && gv_sink_write(job->sink, rgb, &v->run->err))
         return;
-    gv_frame frame = { .struct_size = sizeof frame, .format = GV_PIXEL_RGB8, .pixels = rgb, .stride = (ptrdiff_t)3 * job->width, .width = job->width,
-                       .height = job->height, .index = index, .seconds = (double)index / job->fps };
+    gv_frame frame = { .struct_size = sizeof frame,
+                       .format = GV_PIXEL_RGB8,
+                       .pixels = rgb,
+                       .stride = (ptrdiff_t)3 * job->width,
+                       .width = job->width,
+                       .height = job->height,
+                       .index = index,
+                       .seconds = (double)index / job->fps };
     if (job->on_frame && job->on_frame(job->user, &frame))
         gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the frame callback");
 }
@@ -396,12 +404,14 @@ struct host_frames {
 };
 
 /* One latent frame: decoded, downloaded, handed on frame by frame. */
-static void decode_frame(struct video_state *v, struct vae_stream *s, struct tensor frames, int64_t t, const struct host_frames *host)
+static void decode_frame(struct video_state *v, struct vae_stream *s, struct tensor frames, int64_t t,
+                         const struct host_frames *host)
 {
     struct run       *r = v->run;
     const struct vae *vae = v->job->model->vae;
-    int64_t           n = t ? vae->time_scale : 1, first = t ? (t - 1) * vae->time_scale + 1 : 0, size = (int64_t)v->job->width * v->job->height * 3;
-    struct tensor     out = slice(frames, 0, 0, n);
+    int64_t           n = t ? vae->time_scale : 1, first = t ? (t - 1) * vae->time_scale + 1 : 0,
+            size = (int64_t)v->job->width * v->job->height * 3;
+    struct tensor out = slice(frames, 0, 0, n);
     vae->model->decode(r, s, out, slice(v->loop.x, 0, t, 1));
     gv_run_tap(r, "frames", out);
     if (dry(r))
@@ -522,6 +532,9 @@ gv_status gv_video_plan(struct video_job *job, struct video_report *out, struct 
             return GV_OK;
         }
     }
-    return gv_fail(e, GV_ERR_MEMORY, "%d frames of %dx%d need %zu MiB even with streamed weights (%zu MiB of them scratch); the budget of device %s is %zu MiB",
-                   job->frames, job->width, job->height, out->peak_bytes >> 20, out->scratch_bytes >> 20, d->name, d->budget >> 20);
+    return gv_fail(e, GV_ERR_MEMORY,
+                   "%d frames of %dx%d need %zu MiB even with streamed weights (%zu MiB of them scratch); the budget of device "
+                   "%s is %zu MiB",
+                   job->frames, job->width, job->height, out->peak_bytes >> 20, out->scratch_bytes >> 20, d->name,
+                   d->budget >> 20);
 }

@@ -82,8 +82,8 @@ static int read_manifest(const char *path, struct st_entry **out, enum dtype typ
         *out = must(realloc(*out, (size_t)(n + 1) * sizeof **out), "memory");
         struct st_entry *t = &(*out)[n++];
         char            *save, *name = strtok_r(line, "\t", &save), *dims = strtok_r(NULL, "\t", &save);
-        float            scale = strtof(strtok_r(NULL, "\t", &save), NULL), offset = strtof(strtok_r(NULL, "\t\n", &save), NULL);
-        int64_t          count = 1;
+        float   scale = strtof(strtok_r(NULL, "\t", &save), NULL), offset = strtof(strtok_r(NULL, "\t\n", &save), NULL);
+        int64_t count = 1;
         *t = (struct st_entry){ .name = must(strdup(name), "memory"), .type = type };
         for (char *d = strtok_r(dims, ",", &save); d; d = strtok_r(NULL, ",", &save))
             count *= t->dim[t->rank++] = atoll(d);
@@ -105,7 +105,8 @@ static void check(gv_status status, const struct error *e)
 }
 
 /* Entries [from, to) into one shard, and their names into the index. */
-static void write_shard(FILE *index, const char *dst, const char *stem, const struct st_entry *t, int from, int to, int shard, int shards)
+static void write_shard(FILE *index, const char *dst, const char *stem, const struct st_entry *t, int from, int to, int shard,
+                        int shards)
 {
     struct error e = { 0 };
     char         path[2048];
@@ -141,8 +142,9 @@ static void make_weights(const char *dst, const char *folder, const char *manife
     struct st_entry *t;
     struct error     e = { 0 };
     char             path[2048];
-    const char      *stem = strstr(folder, "encoder") || strstr(folder, "umt5") || strstr(folder, "clip") ? "model" : "diffusion_pytorch_model";
-    int              n = read_manifest(manifest, &t, type);
+    const char      *stem =
+        strstr(folder, "encoder") || strstr(folder, "umt5") || strstr(folder, "clip") ? "model" : "diffusion_pytorch_model";
+    int n = read_manifest(manifest, &t, type);
     if (shard_bytes) {
         write_shards(dst, stem, t, n, shard_bytes);
     } else {
@@ -178,7 +180,8 @@ static bool is_folder(const char *path)
 static bool is_config(const char *name)
 {
     const char *dot = strrchr(name, '.');
-    return dot && (!strcmp(dot, ".json") || !strcmp(dot, ".model") || !strcmp(dot, ".txt")) && !strstr(name, ".safetensors") && strcmp(name, "request.json");
+    return dot && (!strcmp(dot, ".json") || !strcmp(dot, ".model") || !strcmp(dot, ".txt")) && !strstr(name, ".safetensors") &&
+           strcmp(name, "request.json");
 }
 
 void fixture_model(const char *dst, const char *src, const char *manifests, enum dtype type, size_t shard_bytes)
@@ -193,8 +196,8 @@ void fixture_model(const char *dst, const char *src, const char *manifests, enum
         snprintf(from, sizeof from, "%s/%s", src, d->d_name);
         snprintf(to, sizeof to, "%s/%s", dst, d->d_name);
         snprintf(manifest, sizeof manifest, "%s/%s", manifests ? manifests : src, d->d_name);
-        if (is_folder(from) && (strstr(d->d_name, "coder") || strstr(d->d_name, "former") || strstr(d->d_name, "vae") || strstr(d->d_name, "sch") || strstr(d->d_name, "tok") ||
-                                strstr(d->d_name, "image")))
+        if (is_folder(from) && (strstr(d->d_name, "coder") || strstr(d->d_name, "former") || strstr(d->d_name, "vae") ||
+                                strstr(d->d_name, "sch") || strstr(d->d_name, "tok") || strstr(d->d_name, "image")))
             fixture_model(to, from, manifest, type, shard_bytes);
         else if (!is_folder(from) && is_config(d->d_name))
             copy_file(to, from);

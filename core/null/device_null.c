@@ -46,7 +46,8 @@ static gv_status null_prepare(struct device *d, void *dst, struct tensor src, en
     out->data = NULL;
     return GV_OK;
 }
-static size_t null_linear_workspace(struct device *d, struct tensor y, struct tensor x, struct tensor w, const struct linear_opts *o)
+static size_t null_linear_workspace(struct device *d, struct tensor y, struct tensor x, struct tensor w,
+                                    const struct linear_opts *o)
 {
     return real(d)->ops->linear_workspace(real(d), y, x, w, o);
 }
@@ -54,7 +55,8 @@ static void null_linear(struct run *r, struct tensor y, struct tensor x, struct 
 {
     (void)r, (void)y, (void)x, (void)w, (void)o, (void)ws;
 }
-static size_t null_conv_workspace(struct device *d, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o)
+static size_t null_conv_workspace(struct device *d, struct tensor y, struct tensor x, struct tensor w,
+                                  const struct conv_opts *o)
 {
     return real(d)->ops->conv_workspace(real(d), y, x, w, o);
 }
@@ -146,7 +148,12 @@ gv_status gv_device_null(struct device **out, struct device *d, struct error *e)
     if (!*out)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the null device");
     **out = (struct device){
-        .ops = &ops, .kind = d->kind, .name = d->name, .stands_for = d, .compute = d->compute, .log = d->log,
+        .ops = &ops,
+        .kind = d->kind,
+        .name = d->name,
+        .stands_for = d,
+        .compute = d->compute,
+        .log = d->log,
     };
     return GV_OK;
 }

@@ -36,7 +36,8 @@ static void encode(const char *precision)
     int64_t n = (int64_t)m->size * m->size * 3;
     float  *last = malloc((size_t)n * sizeof *last);
     channels_last(last, golden_get(&c.golden, "a.pil", NULL), 3, 1, m->size, m->size);
-    struct tensor pixels = case_upload(&c, 4, DIMS(1, m->size, m->size, 3), last), out = gv_scratch(&c.run, GV_F32, 2, DIMS(m->tokens, m->width));
+    struct tensor pixels = case_upload(&c, 4, DIMS(1, m->size, m->size, 3), last),
+                  out = gv_scratch(&c.run, GV_F32, 2, DIMS(m->tokens, m->width));
     m->model->encode(&c.run, m, out, pixels);
     float *ours = case_download(&c.run, out);
     case_compare(&c, "hidden_states[-2]", ours, "layer2", "whole.layer2");
@@ -60,6 +61,7 @@ static void bf16_is_as_good_as_transformers_bf16(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(tower_equals_transformers), cmocka_unit_test(bf16_is_as_good_as_transformers_bf16) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(tower_equals_transformers),
+                                        cmocka_unit_test(bf16_is_as_good_as_transformers_bf16) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

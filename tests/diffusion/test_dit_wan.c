@@ -105,7 +105,8 @@ static void forward(struct model_case *c, const struct dit *m, const struct side
     channels_last(last, x, k->in_channels, s->T, s->h, s->w);
     struct dit_call    call = { .x = case_upload(c, 5, DIMS(1, s->T, s->h, s->w, k->in_channels), last),
                                 .v = gv_scratch(r, GV_F32, 5, DIMS(1, s->T, s->h, s->w, k->out_channels)),
-                                .time = time, .n_times = times_of(g, s->name, tokens, time, group) };
+                                .time = time,
+                                .n_times = times_of(g, s->name, tokens, time, group) };
     struct attn_layout grid;
     call.group = call.n_times > 1 ? group : NULL;
     r->tap = &tap;

@@ -44,7 +44,10 @@ static void tables_are_the_libraries(void **state)
         }
         for (int k = 0; k < n; k++) {
             double want = number(json_object_get(t, "t"), (size_t)k);
-            if (fabs((double)s.time[k] - want) > (floor(want) == want && strcmp(name, "self-forcing") && strcmp(name, "flow-match-euler") ? 0 : 1e-4 * fmax(want, 1)))
+            if (fabs((double)s.time[k] - want) >
+                (floor(want) == want && strcmp(name, "self-forcing") && strcmp(name, "flow-match-euler")
+                     ? 0
+                     : 1e-4 * fmax(want, 1)))
                 fail_msg("%s shift %g steps %d: time %d is %.9g, wanted %.9g", name, shift, n, k, (double)s.time[k], want);
         }
     }
@@ -69,9 +72,12 @@ static void floats(json_t *list, float out[8])
 
 static void check_trace(struct run *r, json_t *root, json_t *t)
 {
-    const char           *solver = json_string_value(json_object_get(t, "solver")), *table = json_string_value(json_object_get(t, "table"));
+    const char *solver = json_string_value(json_object_get(t, "solver")),
+               *table = json_string_value(json_object_get(t, "table"));
     int                   n = (int)json_integer_value(json_object_get(t, "steps"));
-    struct sampler_config c = { .solver = !strncmp(solver, "unipc", 5) ? "unipc" : !strcmp(solver, "dpm") ? "dpm++" : "euler",
+    struct sampler_config c = { .solver = !strncmp(solver, "unipc", 5) ? "unipc"
+                                          : !strcmp(solver, "dpm")     ? "dpm++"
+                                                                       : "euler",
                                 .order = !strcmp(solver, "unipc-1") ? 1 : 2 };
     struct mark           mark = arena_mark(&r->scratch);
     struct schedule       s;
@@ -94,7 +100,8 @@ static void check_trace(struct run *r, json_t *root, json_t *t)
         gv_download(r, x, tx);
         for (size_t k = 0; k < 8; k++)
             if (!(fabs((double)x[k] - number(want, k)) <= 1e-5 * fmax(1, fabs(number(want, k)))))
-                fail_msg("%s on %s, %d steps: step %d element %zu is %.9g, wanted %.9g", solver, table, n, i, k, (double)x[k], number(want, k));
+                fail_msg("%s on %s, %d steps: step %d element %zu is %.9g, wanted %.9g", solver, table, n, i, k, (double)x[k],
+                         number(want, k));
     }
     arena_release(&r->scratch, mark);
 }

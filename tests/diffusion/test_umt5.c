@@ -26,8 +26,8 @@ static void compare_layer(void *user, struct run *r, const char *name, struct te
     snprintf(golden, sizeof golden, "%s.layer%d", l->side, layer);
     if (!golden_has(&l->c->golden, golden) || !case_is_f32(l->c))
         return;
-    float  *ours = case_download(r, x);
-    double  error = relative_error(ours, golden_get(&l->c->golden, golden, NULL), (int64_t)l->n * x.dim[1]);
+    float *ours = case_download(r, x);
+    double error = relative_error(ours, golden_get(&l->c->golden, golden, NULL), (int64_t)l->n * x.dim[1]);
     print_message("  %-28s error %.2e\n", golden, error);
     assert_true(error <= 1e-4);
     free(ours);

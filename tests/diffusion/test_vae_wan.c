@@ -33,14 +33,16 @@ static void close_vae(struct model_case *c, struct vae *v)
 /* All of a clip of T latent frames of h × w: pixels [1 + 4 (T - 1), 8 h, 8 w, 3]. */
 static float *decode(struct model_case *c, struct vae *v, const float *latent, int64_t T, int64_t h, int64_t w)
 {
-    int64_t            frames = 1 + 4 * (T - 1), size = 64 * h * w * 3;
-    float             *out = malloc((size_t)(frames * size) * sizeof *out), *last = malloc((size_t)(T * h * w * v->z) * sizeof *last), *at = out;
+    int64_t frames = 1 + 4 * (T - 1), size = 64 * h * w * 3;
+    float  *out = malloc((size_t)(frames * size) * sizeof *out), *last = malloc((size_t)(T * h * w * v->z) * sizeof *last),
+          *at = out;
     struct vae_stream *s = v->model->stream_open(&c->run, v, VAE_DECODE);
     channels_last(last, latent, v->z, T, h, w);
     for (int64_t t = 0; t < T; t++) {
         struct mark   mark = arena_mark(&c->run.scratch);
         int64_t       n = t ? 4 : 1;
-        struct tensor z = case_upload(c, 4, DIMS(1, h, w, v->z), last + t * h * w * v->z), y = gv_scratch(&c->run, GV_F32, 4, DIMS(n, 8 * h, 8 * w, 3));
+        struct tensor z = case_upload(c, 4, DIMS(1, h, w, v->z), last + t * h * w * v->z),
+                      y = gv_scratch(&c->run, GV_F32, 4, DIMS(n, 8 * h, 8 * w, 3));
         v->model->decode(&c->run, s, y, z);
         gv_download(&c->run, at, y);
         at += n * size;
@@ -61,7 +63,8 @@ static float *encode(struct model_case *c, struct vae *v, const float *frames, i
     for (int64_t t = 0; t < T; t++) {
         struct mark   mark = arena_mark(&c->run.scratch);
         int64_t       n = t ? 4 : 1;
-        struct tensor x = case_upload(c, 4, DIMS(n, 8 * h, 8 * w, 3), at), z = gv_scratch(&c->run, GV_F32, 4, DIMS(1, h, w, v->z));
+        struct tensor x = case_upload(c, 4, DIMS(n, 8 * h, 8 * w, 3), at),
+                      z = gv_scratch(&c->run, GV_F32, 4, DIMS(1, h, w, v->z));
         v->model->encode(&c->run, s, z, x);
         gv_download(&c->run, out + t * h * w * v->z, z);
         at += n * 64 * h * w * 3;
@@ -77,7 +80,7 @@ static void check_decode(const char *name, const char *precision, int64_t T)
     struct model_case c;
     struct vae       *v = open_vae(&c, name, precision);
     int64_t           h = 4, w = 6, F = 1 + 4 * (T - 1), n = F * 64 * h * w * 3;
-    float            *last = decode(&c, v, golden_get(&c.golden, "dec.latent", NULL), T, h, w), *first = malloc((size_t)n * sizeof *first);
+    float *last = decode(&c, v, golden_get(&c.golden, "dec.latent", NULL), T, h, w), *first = malloc((size_t)n * sizeof *first);
     channels_first(first, last, 3, F, 8 * h, 8 * w);
     double db = psnr(first, golden_get(&c.golden, "dec.frames", NULL), n);
     case_compare(&c, "frames", first, "dec.frames", "dec.frames");
@@ -188,7 +191,8 @@ static void kept_memory_does_not_grow_with_the_clip(void **state)
     size_t             after_two = 0;
     for (int t = 0; t < 6; t++) {
         struct mark   mark = arena_mark(&c.run.scratch);
-        struct tensor z = gv_scratch(&c.run, GV_F32, 4, DIMS(1, 2, 2, v->z)), y = gv_scratch(&c.run, GV_F32, 4, DIMS(t ? 4 : 1, 16, 16, 3));
+        struct tensor z = gv_scratch(&c.run, GV_F32, 4, DIMS(1, 2, 2, v->z)),
+                      y = gv_scratch(&c.run, GV_F32, 4, DIMS(t ? 4 : 1, 16, 16, 3));
         gv_noise(&c.run, z, &(struct noise_key){ .seed = 1, .t0 = t });
         v->model->decode(&c.run, s, y, z);
         arena_release(&c.run.scratch, mark);
@@ -204,8 +208,10 @@ static void kept_memory_does_not_grow_with_the_clip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_stage_of_the_first_chunks_equals_diffusers), cmocka_unit_test(decoding_equals_diffusers),
-        cmocka_unit_test(encoding_equals_diffusers), cmocka_unit_test(bf16_is_as_good_as_diffusers_bf16),
+        cmocka_unit_test(every_stage_of_the_first_chunks_equals_diffusers),
+        cmocka_unit_test(decoding_equals_diffusers),
+        cmocka_unit_test(encoding_equals_diffusers),
+        cmocka_unit_test(bf16_is_as_good_as_diffusers_bf16),
         cmocka_unit_test(kept_memory_does_not_grow_with_the_clip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,9 +30,9 @@ static void read_request(struct scene *s)
     snprintf(path, sizeof path, "%s/%s/request.json", GV_TEST_DATA, s->folder);
     s->request = json_load_file(path, 0, NULL);
     assert_non_null(s->request);
-    assert_int_equal(json_unpack(s->request, "{s:s, s?s, s:i, s:i, s:i, s:i, s:f}", "prompt", &s->prompt, "negative_prompt", &s->negative, "width",
-                                 &s->width, "height", &s->height, "num_frames", &s->frames, "max_sequence_length", &s->text_length, "guidance_scale",
-                                 &s->guidance),
+    assert_int_equal(json_unpack(s->request, "{s:s, s?s, s:i, s:i, s:i, s:i, s:f}", "prompt", &s->prompt, "negative_prompt",
+                                 &s->negative, "width", &s->width, "height", &s->height, "num_frames", &s->frames,
+                                 "max_sequence_length", &s->text_length, "guidance_scale", &s->guidance),
                      0);
 }
 
@@ -56,9 +56,9 @@ static float *host_of(struct run *r, struct tensor x)
 /* ours [T, h, w, C] against a stored [C, T, h, w]; frames from `skip` on. */
 static double latent_error(struct look *l, const char *name, const float *ours, struct tensor x, int64_t skip)
 {
-    char         full[64];
-    int64_t      n, frame = x.dim[1] * x.dim[2], T = x.dim[0], C = x.dim[3];
-    float       *stored;
+    char    full[64];
+    int64_t n, frame = x.dim[1] * x.dim[2], T = x.dim[0], C = x.dim[3];
+    float  *stored;
     snprintf(full, sizeof full, "%s%s", l->s->side, name);
     const float *theirs = golden_get(&l->g, full, &n);
     stored = malloc((size_t)n * sizeof *stored);
@@ -105,8 +105,8 @@ static void make_model(char *path, const struct scene *s)
 
 static void write_picture(char *path, size_t size, const char *folder, struct look *l)
 {
-    char         name[32];
-    int64_t      n;
+    char    name[32];
+    int64_t n;
     snprintf(name, sizeof name, "%spicture", l->s->side);
     const struct st_entry *t = gv_safetensors_find(&l->g.st, name);
     const float           *codes = golden_get(&l->g, name, &n);
@@ -121,8 +121,8 @@ static void write_picture(char *path, size_t size, const char *folder, struct lo
 
 static void check_frames(struct look *l)
 {
-    char         name[32], measure[64];
-    int64_t      n;
+    char    name[32], measure[64];
+    int64_t n;
     snprintf(name, sizeof name, "%sframes", l->s->side);
     if (!golden_has(&l->g, name))
         return;
@@ -139,17 +139,17 @@ static void check_frames(struct look *l)
 
 static void render(const char *of, const char *side, const char *precision)
 {
-    struct scene     scene = { .folder = of, .side = side }, *s = &scene;
-    char             folder[256], picture[512], message[512] = "";
-    gv_engine       *engine;
-    gv_model        *model;
-    struct error     e = { 0 };
-    struct look      l = { .s = s, .f32 = !strcmp(precision, "f32"), .known = strstr(s->folder, "known") };
-    struct tap       tap = { look, &l };
-    struct video_job job;
+    struct scene        scene = { .folder = of, .side = side }, *s = &scene;
+    char                folder[256], picture[512], message[512] = "";
+    gv_engine          *engine;
+    gv_model           *model;
+    struct error        e = { 0 };
+    struct look         l = { .s = s, .f32 = !strcmp(precision, "f32"), .known = strstr(s->folder, "known") };
+    struct tap          tap = { look, &l };
+    struct video_job    job;
     struct video_report report = { 0 };
-    gv_engine_params params;
-    gv_video_request q;
+    gv_engine_params    params;
+    gv_video_request    q;
     read_request(s);
     golden_open(&l.g, s->folder);
     make_model(folder, s);
@@ -159,7 +159,8 @@ static void render(const char *of, const char *side, const char *precision)
     gv_model_load(engine, folder, &model, message, sizeof message);
     assert_string_equal(message, "");
     gv_video_request_init(&q);
-    q.model = model, q.prompt = s->prompt, q.negative_prompt = s->negative, q.width = s->width, q.height = s->height, q.frames = s->frames;
+    q.model = model, q.prompt = s->prompt, q.negative_prompt = s->negative, q.width = s->width, q.height = s->height,
+    q.frames = s->frames;
     q.guidance = s->guidance;
     if (s->side[0]) {
         write_picture(picture, sizeof picture, folder, &l);
@@ -229,8 +230,10 @@ static void bf16_is_as_good_as_diffusers_bf16(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_to_video_with_guidance_equals_diffusers), cmocka_unit_test(per_token_times_equal_diffusers),
-        cmocka_unit_test(image_by_channels_equals_diffusers),           cmocka_unit_test(image_by_known_frame_equals_diffusers),
+        cmocka_unit_test(text_to_video_with_guidance_equals_diffusers),
+        cmocka_unit_test(per_token_times_equal_diffusers),
+        cmocka_unit_test(image_by_channels_equals_diffusers),
+        cmocka_unit_test(image_by_known_frame_equals_diffusers),
         cmocka_unit_test(bf16_is_as_good_as_diffusers_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

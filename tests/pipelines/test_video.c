@@ -76,7 +76,8 @@ static int take_frame(void *user, const gv_frame *f)
     size_t       n = (size_t)f->width * (size_t)f->height * 3;
     r->rgb = realloc(r->rgb, r->bytes + n);
     for (int y = 0; y < f->height; y++)
-        memcpy(r->rgb + r->bytes + (size_t)y * (size_t)f->width * 3, (const uint8_t *)f->pixels + y * f->stride, (size_t)f->width * 3);
+        memcpy(r->rgb + r->bytes + (size_t)y * (size_t)f->width * 3, (const uint8_t *)f->pixels + y * f->stride,
+               (size_t)f->width * 3);
     assert_int_equal(f->index, r->frames);
     r->bytes += n;
     r->frames++;
@@ -120,7 +121,8 @@ static void check_prediction(const char *precision, uint64_t budget)
     assert_true(atomic_load(&s.engine->device->peak) == 0); /* nothing was taken to know it */
     r = rendered(&s);
     double peak = (double)atomic_load(&s.engine->device->peak), predicted = (double)e.device_bytes;
-    print_message("  %s budget %llu: predicted %.0f, peak %.0f bytes\n", precision, (unsigned long long)budget, predicted, peak);
+    print_message("  %s budget %llu: predicted %.0f, peak %.0f bytes\n", precision, (unsigned long long)budget, predicted,
+                  peak);
     assert_true(predicted >= 0.99 * peak && predicted <= 1.01 * peak);
     if (budget)
         assert_true(peak <= (double)budget);
