@@ -38,7 +38,7 @@ static void on_signal(int number)
     (void)number;
     if (interrupted)
         _exit(EXIT_CANCELLED);
-    interrupted         = 1;
+    interrupted = 1;
     gv_session *session = atomic_load(&running);
     if (session)
         gv_session_cancel(session);
@@ -60,7 +60,7 @@ static void catch_signals(void)
 
 static int64_t chance(void)
 {
-    uint32_t n    = 0;
+    uint32_t n = 0;
     FILE    *file = fopen("/dev/urandom", "rb");
     if (!file || fread(&n, sizeof n, 1, file) != 1)
         n = (uint32_t)time(NULL) * 2654435761u ^ (uint32_t)getpid();
@@ -71,11 +71,11 @@ static int64_t chance(void)
 
 static int read_prompt_file(struct video *v, const char *name)
 {
-    struct cli_printer *p    = &v->open.printer;
+    struct cli_printer *p = &v->open.printer;
     FILE               *file = strcmp(name, "-") ? fopen(name, "rb") : stdin;
     if (!file)
         return cli_fail(p, EXIT_NO_INPUT, "the prompt file \"%s\" cannot be read: %s", name, strerror(errno));
-    size_t     n      = fread(v->prompt, 1, PROMPT_BYTES, file);
+    size_t     n = fread(v->prompt, 1, PROMPT_BYTES, file);
     const bool broken = ferror(file);
     const int  reason = errno;
     if (file != stdin)
@@ -120,7 +120,7 @@ static int check_picture(struct video *v, const char *option, const char *path)
 
 static int check_inputs(struct video *v)
 {
-    const struct cli_args *a      = v->args;
+    const struct cli_args *a = v->args;
     int                    status = read_prompt(v);
     if (status == EXIT_OK)
         status = check_picture(v, "--image", a->image);
@@ -147,7 +147,7 @@ static int on_frame(void *user, const gv_frame *frame)
     struct video *v = user;
     if (!frame->preview) {
         v->frames = frame->index + 1;
-        v->width  = frame->width;
+        v->width = frame->width;
         v->height = frame->height;
     }
     return interrupted;
@@ -162,26 +162,26 @@ static void fill_request(struct video *v)
     r->option_count = a->n_options;
     if (a->format)
         v->options[r->option_count++] = (gv_option){ "format", a->format };
-    r->options         = v->options;
-    r->model           = v->open.model;
-    r->prompt          = v->prompt;
+    r->options = v->options;
+    r->model = v->open.model;
+    r->prompt = v->prompt;
     r->negative_prompt = a->negative;
-    r->first_image     = a->image;
-    r->last_image      = a->last_image;
-    r->width           = (int)a->width;
-    r->height          = (int)a->height;
-    r->frames          = (int)a->frames;
-    r->fps             = a->fps;
-    r->steps           = (int)a->steps;
-    r->guidance        = a->guidance;
-    r->shift           = a->shift;
-    r->seed            = (uint64_t)a->seed;
-    r->solver          = a->solver;
-    r->noise           = a->noise;
-    r->output_path     = v->output;
-    r->on_frame        = on_frame;
-    r->progress        = on_progress;
-    r->user            = v;
+    r->first_image = a->image;
+    r->last_image = a->last_image;
+    r->width = (int)a->width;
+    r->height = (int)a->height;
+    r->frames = (int)a->frames;
+    r->fps = a->fps;
+    r->steps = (int)a->steps;
+    r->guidance = a->guidance;
+    r->shift = a->shift;
+    r->seed = (uint64_t)a->seed;
+    r->solver = a->solver;
+    r->noise = a->noise;
+    r->output_path = v->output;
+    r->on_frame = on_frame;
+    r->progress = on_progress;
+    r->user = v;
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------------- */
@@ -230,7 +230,7 @@ static int write_report(struct video *v, const char *text)
     const char *path = v->args->report;
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
     FILE *file = fopen(temporary, "w");
-    bool  ok   = file && fputs(text, file) >= 0 && fputc('\n', file) >= 0;
+    bool  ok = file && fputs(text, file) >= 0 && fputc('\n', file) >= 0;
     if (file && fclose(file) != 0)
         ok = false;
     if (ok && rename(temporary, path) == 0)
@@ -255,8 +255,8 @@ static void say_result(struct video *v, const json_t *report, double seconds)
 
 static int finish(struct video *v, double seconds)
 {
-    const struct cli_args *a      = v->args;
-    char                  *text   = gv_session_report(v->open.session);
+    const struct cli_args *a = v->args;
+    char                  *text = gv_session_report(v->open.session);
     const int              status = a->report && text ? write_report(v, text) : EXIT_OK;
     json_t                *report = cli_json_take(text);
     say_result(v, report, seconds);
@@ -272,11 +272,19 @@ static int finish(struct video *v, double seconds)
     return status;
 }
 
+/* UNSUPPORTED is a wrong request, but a picture of an unread kind (a playlist, HEIC) is bad media: its name begins the message. */
+static bool about_picture(const char *message, const char *path)
+{
+    return path && !strncmp(message, path, strlen(path));
+}
+
 static int fail_call(struct video *v, gv_status status)
 {
+    const char *why = gv_session_message(v->open.session);
+    const bool  picture = about_picture(why, v->args->image) || about_picture(why, v->args->last_image);
     if (status == GV_ERR_CANCELLED || interrupted)
         return cli_fail(&v->open.printer, EXIT_CANCELLED, "cancelled; nothing was written");
-    return cli_fail(&v->open.printer, cli_status_exit(status), "%s", gv_session_message(v->open.session));
+    return cli_fail(&v->open.printer, status == GV_ERR_UNSUPPORTED && picture ? EXIT_DATA : cli_status_exit(status), "%s", why);
 }
 
 static int dry_run(struct video *v)
@@ -329,7 +337,7 @@ static int frames_from_seconds(struct video *v)
         fps = e.fps;
     }
     const double frames = floor(v->args->seconds * fps + 0.5);
-    v->request.frames   = frames < 1 ? 1 : frames > 1e6 ? 1000000 : (int)frames;
+    v->request.frames = frames < 1 ? 1 : frames > 1e6 ? 1000000 : (int)frames;
     return EXIT_OK;
 }
 
@@ -377,7 +385,7 @@ static int run(struct video *v)
 int cli_video(const struct cli_args *a)
 {
     struct cli_args args = *a;
-    struct video   *v    = calloc(1, sizeof *v);
+    struct video   *v = calloc(1, sizeof *v);
     if (a->seed < 0)
         args.seed = chance();
     if (v)

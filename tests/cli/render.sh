@@ -6,13 +6,15 @@ genvid=$1
 . "$2/tests/cli/lib.sh"
 GENVID_MODEL=$3
 export GENVID_MODEL
+# A frame's data may end in any byte, so its mark need not begin a line.
+frames_of() { grep -ao FRAME "$1" | wc -l; }
 small="--size 64x48 --frames 5 --steps 2 --seed 7"
 
 # shellcheck disable=SC2086 # $small is words, here and below
 expect 0 '^seed 7$' video "A red fox, in snow" $small -o a.y4m
 hold "stdout is the file's name alone" test "$(cat .out)" = a.y4m
 hold "the size is in the file" grep -aq '^YUV4MPEG2 W64 H48 ' a.y4m
-hold "five frames" test "$(grep -ac '^FRAME' a.y4m)" = 5
+hold "five frames" test "$(frames_of a.y4m)" = 5
 hold "the result is told" grep -qE 'a.y4m: 64x48, 5 frames.*seed 7' .err
 hold "seconds per stage are told" grep -qE 'denoise [0-9.]+ s.*decode [0-9.]+ s' .err
 
@@ -51,7 +53,7 @@ hold "a dry run tells size and memory" grep -q '64x48, 5 frames' .out
 expect 0 '' video x $small --dry-run --json
 hold "a dry run as JSON" json_has tokens '[0-9]+' < .out
 expect 0 '^genvid: .*frames' video x $small --frames 6 -o b.y4m
-hold "six frames became five" test "$(grep -ac '^FRAME' b.y4m)" = 5
+hold "six frames became five" test "$(frames_of b.y4m)" = 5
 rm -f b.y4m
 expect 0 '' video x $small --frames 1 -o still.png
 hold "one frame is one picture" test -s still.png
