@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from vae import VAE
+from vae import VAE, Causal
 
 
 def main(path):
@@ -23,6 +23,7 @@ def main(path):
         for p in theirs.parameters():             # zero-initialised layers would hide errors
             p.copy_(torch.randn_like(p) * (0.7 / max(1, p[0].numel()) ** 0.5 if p.dim() > 1 and p.shape[1] > 1 else 0.1) + (1.0 if p.dim() > 2 and p.shape[1] == 1 and p[0].numel() == 1 else 0.0))
     ours.load_state_dict(theirs.state_dict(), strict=True)
+    Causal.FORM = os.environ.get("VAE_FORM", Causal.FORM)
     x = torch.rand(1, 3, 17, 48, 32) * 2 - 1
     with torch.no_grad():
         a = theirs.encode(x).latent_dist

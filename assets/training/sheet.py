@@ -48,7 +48,7 @@ if __name__ == "__main__":
     videos, texts = [], []
     for i in range(a.rows):
         rng = story.seeded("sheet", a.seed, i)
-        record, label = teller.tell(rng, {"actor": world.index.actors[rng.integers(len(world.index.actors))]})
+        record, label = teller.tell(rng)
         videos.append(world.render(story.stack([record]), a.height, a.width)[0])
         texts.append(language.caption(label, rng) + " | " + language.canonical(label))
     sheet(torch.cat(videos), texts, a.out)

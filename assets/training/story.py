@@ -50,11 +50,12 @@ def colour_matrix(colour, base):
 
 
 class Teller:
-    """Draws stories for one world. world: an object with .images (dict (actor, style) -> (first, count)), .base (per actor hue and luma), .panoramas
+    """Draws stories for one world. world: an object with .images (dict (actor, style) -> (first, count)), .actors, .base (per actor hue and luma), .panoramas
     (dict stem -> list of indices), .foot (per actor: empty share under it), .mosaics (list), .stills (list of image indices), .particles (dict name -> index)."""
 
     def __init__(self, world, frames, width, height, tier=132, held=False):
         self.world, self.T, self.aspect, self.tier, self.held = world, frames, height / width, tier, held
+        self.actors = [a for a in world.actors if a < tier]        # those present in the pack
 
     def tell(self, rng, want=None):
         """rng: numpy Generator. want: label fields to keep fixed (names as in language.py). Returns (record, label)."""
@@ -83,7 +84,7 @@ class Teller:
     def _label(self, rng, want):
         rand = rng.random
         for _ in range(100):
-            actor = want["actor"] if "actor" in want else int(rng.integers(self.tier))
+            actor = want["actor"] if "actor" in want else int(self.actors[rng.integers(len(self.actors))])
             a = w.ACTORS[actor]
             scene = want["scene"] if "scene" in want else int(rng.integers(len(w.SCENES)))
             if "scene" not in want and a.way in ("swim", "sail") and rand() < 0.6:
@@ -103,7 +104,7 @@ class Teller:
         style = int(rand() < 0.1)
         actors = [(actor, colour)]
         if rand() < want.get("second", 0.15):
-            other = int(rng.integers(self.tier))
+            other = int(self.actors[rng.integers(len(self.actors))])
             if other != actor:
                 actors.append((other, 0))
         outside = w.SCENES[scene].name not in ("bedroom", "apartment", "studio", "mall", "ballroom", "laboratory", "lobby", "warehouse", "factory", "underwater", "space", "moon", "wall", "checkerboard", "bridge")

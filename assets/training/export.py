@@ -1,0 +1,63 @@
+"""Writes the trained weights as the diffusers Wan directory that ships: bf16 safetensors in shards under 16 MiB, configs, tokenizer, genvid.json.
+
+    python3 export.py --run DIR --out MODEL_DIR [--weights student.pt] [--only vae] [--note key=value ...]
+"""
+import argparse
+import json
+import os
+
+import torch
+
+import configs
+
+SHARD = 15 << 20
+
+
+def shards(tensors, folder, stem):
+    """tensors: dict name -> tensor. Writes stem.safetensors, or stem-0000i-of-0000n.safetensors with an index."""
+    from safetensors.torch import save_file
+    tensors = {k: v.detach().to(torch.bfloat16).contiguous().clone() for k, v in tensors.items()}
+    groups, size = [[]], 0
+    for k, v in tensors.items():
+        b = v.numel() * 2
+        if size + b > SHARD and groups[-1]:
+            groups.append([])
+            size = 0
+        groups[-1].append(k)
+        size += b
+    os.makedirs(folder, exist_ok=True)
+    for f in os.listdir(folder):
+        if f.startswith(stem) and (f.endswith(".safetensors") or f.endswith(".index.json")):
+            os.remove(os.path.join(folder, f))
+    names = [f"{stem}.safetensors"] if len(groups) == 1 else [f"{stem}-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
+    for n, g in zip(names, groups):
+        save_file({k: tensors[k] for k in g}, os.path.join(folder, n), metadata={"format": "pt"})
+    if len(groups) > 1:
+        with open(os.path.join(folder, f"{stem}.safetensors.index.json"), "w") as f:
+            json.dump({"metadata": {"total_size": sum(t.numel() * 2 for t in tensors.values())}, "weight_map": {k: n for n, g in zip(names, groups) for k in g}}, f, indent=0)
+
+
+def write(run, out, weights="student.pt", only=None, **sidecar):
+    """run: folder of a training run. sidecar: fields of genvid.json."""
+    with open(os.path.join(run, "vae.json")) as f:
+        row = json.load(f)
+    stats = {"latents_mean": row["latents_mean"], "latents_std": row["latents_std"]}
+    c = torch.load(os.path.join(run, "vae.pt"), map_location="cpu", weights_only=False)
+    shards({**c["model"], **c["optimiser"]["average"]}, os.path.join(out, "vae"), "diffusion_pytorch_model")
+    trained = only != "vae"
+    if trained:
+        net = torch.load(os.path.join(run, weights), map_location="cpu")
+        shards({k[4:]: v for k, v in net.items() if k.startswith("dit.")}, os.path.join(out, "transformer"), "diffusion_pytorch_model")
+        shards({k[5:]: v for k, v in net.items() if k.startswith("text.")}, os.path.join(out, "text_encoder"), "model")
+    configs.write(out, "trained" if trained else "random", stats, **sidecar)
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--run", required=True)
+    p.add_argument("--out", required=True)
+    p.add_argument("--weights", default="student.pt")
+    p.add_argument("--only")
+    p.add_argument("--note", nargs="*", default=[])
+    a = p.parse_args()
+    write(a.run, a.out, a.weights, a.only, **{k: json.loads(v) for k, v in (n.split("=", 1) for n in a.note)})

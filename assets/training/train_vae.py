@@ -1,0 +1,218 @@
+"""Trains the VAE on world clips and jumbles; stops on the wall clock; reports PSNR on held-out clips and on photos no trainer sees.
+
+Loss: L1 + 0.5 x gradient L1 at two scales + KL. The KL weight (per latent value, against per pixel value) is mild but real, so that the decoder learns to
+stand small errors in the latents: the DiT will make them. No perceptual network: the probe is a judge and must not be a teacher.
+Half of the clips are stories, half are jumbles (any sprite anywhere, mosaics, wide lenses), for sharpness and colours outside the world.
+
+Gate: 30 dB on world clips and 26 dB on the photos (mean over photos of PSNR, still and slowly moving).
+
+    python3 train_vae.py --pack DIR --out DIR --minutes 7 [--resume] [--frames 9 --size 128 --batch 48] [--device cpu]
+"""
+import argparse
+import glob
+import json
+import math
+import os
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import configs
+import feed
+import story
+from clock import Clock, Log, save
+from muon import Optimiser
+from vae import VAE
+from world import World
+
+GATE_WORLD, GATE_FOREIGN = 30.0, 26.0
+
+
+def edges(a, b):
+    """L1 between the differences of neighbours, at full and half size. a, b [B, 3, T, H, W]."""
+    total = 0.0
+    for k in range(2):
+        if k:
+            a, b = (F.avg_pool3d(v, (1, 2, 2)) for v in (a, b))
+        d = a - b
+        total = total + (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
+        if k == 0 and d.shape[2] > 1:
+            total = total + (d[:, :, 1:] - d[:, :, :-1]).abs().mean()
+    return total
+
+
+def loss_of(vae, x, noise, kl=3e-4):
+    """x in -1..1; noise: standard normal of the latent's shape. Returns (loss, L1, mean KL)."""
+    mean, logvar = vae.encode(x)
+    mean, logvar = mean.float(), logvar.float().clamp(-12, 6)
+    z = mean + torch.exp(0.5 * logvar) * noise
+    y = vae.decode(z.to(x.dtype)).float()
+    x = x.float()
+    l1 = (y - x).abs().mean()
+    k = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
+    return l1 + 0.25 * (y - x).pow(2).mean() + 0.5 * edges(y, x) + kl * k, l1, k
+
+
+def psnr(a, b):
+    """Per clip, of values in -1..1: 10 log10(4 / mse)."""
+    return 10 * torch.log10(4 / (a.clamp(-1, 1) - b).float().pow(2).flatten(1).mean(1).clamp(min=1e-10))
+
+
+def photos(pack, size=256):
+    """[N, 3, 1, size, size] stills and [N, 3, 17, size/2, size/2] slow pans over the same photos, in -1..1, and their names."""
+    stills, pans, names = [], [], []
+    for p in sorted(glob.glob(os.path.join(pack, "foreign/*.webp"))):
+        im = Image.open(p).convert("RGB")
+        s = size / min(im.size)
+        im = im.resize((max(size, round(im.size[0] * s)), max(size, round(im.size[1] * s))), Image.LANCZOS)
+        x = torch.from_numpy(np.asarray(im)).permute(2, 0, 1).float() / 127.5 - 1
+        stills.append(x[:, :size, :size][:, None])
+        pans.append(torch.stack([x[:, 40 + t:40 + t + size // 2, 2 * t:2 * t + size // 2] for t in range(17)], 1))
+        names.append(os.path.basename(p)[:-5])
+    return (torch.stack(stills), torch.stack(pans), names) if stills else (None, None, [])
+
+
+@torch.no_grad()
+def judge(vae, world, pack, device, tier=132, clips=96, size=128, frames=17):
+    """Dict of measures; the clips come from the stream "vae-eval" that training never draws."""
+    t = feed.teller_for(world.index, "teller", frames, size, size, tier, held=True)
+    out, flick = [], []
+    run = lambda x: vae.decode(vae.encode(x)[0]).float()
+    cast = torch.autocast("cuda", torch.bfloat16, enabled=device != "cpu")
+    with cast:
+        for i in range(0, clips, 16):
+            n = min(16, clips - i)
+            x = world.render({k: v for k, v in feed.draw(t, "vae-eval", 0, i, n, None, {}).items() if k != "facts"}, size, size)[0]
+            y = run(x)
+            out.append(psnr(y, x))
+            e = (y - x).float()
+            flick.append((e[:, :, 1:] - e[:, :, :-1]).abs().mean() / e.abs().mean())
+        row = {"world_psnr": float(torch.cat(out).mean()), "world_psnr_p10": float(torch.cat(out).quantile(0.1)), "flicker_of_error": float(torch.stack(flick).mean())}
+        stills, pans, names = photos(pack)
+        if names:
+            a, b = psnr(run(stills.to(device)), stills.to(device)), psnr(run(pans.to(device)), pans.to(device))
+            row.update(foreign_psnr=float(torch.cat([a, b]).mean()), foreign_still=float(a.mean()), foreign_pan=float(b.mean()),
+                       per_photo={n: [round(float(p), 2), round(float(q), 2)] for n, p, q in zip(names, a, b)})
+    return row
+
+
+@torch.no_grad()
+def latent_stats(vae, world, device, tier, clips=2048, size=128, frames=17, batch=64):
+    """Mean and standard deviation of every latent channel over world clips: two lists of 16."""
+    t, n, s1, s2 = feed.teller_for(world.index, "teller", frames, size, size, tier), 0, 0.0, 0.0
+    with torch.autocast("cuda", torch.bfloat16, enabled=device != "cpu"):
+        for i in range(0, clips, batch):
+            b = feed.draw(t, "latent-stats", 0, i, min(batch, clips - i), None, {})
+            b.pop("facts")
+            z = vae.encode(world.render(b, size, size)[0])[0].double()
+            s1, s2, n = s1 + z.sum((0, 2, 3, 4)), s2 + z.pow(2).sum((0, 2, 3, 4)), n + z[:, 0].numel()
+    mean = s1 / n
+    return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in (s2 / n - mean ** 2).sqrt()]
+
+
+def load_average(model, path, device):
+    """Puts the averaged weights of a checkpoint into the model."""
+    model.load_state_dict({**model.state_dict(), **{k: v.to(device) for k, v in torch.load(path, map_location="cpu", weights_only=False)["optimiser"]["average"].items()}})
+    return model
+
+
+def main(a):
+    torch.manual_seed(a.seed)
+    cuda = a.device != "cpu"
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    os.makedirs(a.out, exist_ok=True)
+    clock, log = Clock(a.minutes, begun=a.begun, fall=a.fall), Log(os.path.join(a.out, "vae.log"))
+    world = a.world or World(a.pack, a.device, a.variants, 12 if cuda else 1, workers=None if cuda else 0)
+    log(at="world loaded", images=world.count)
+    model = VAE(configs.VAE).to(a.device)
+    if cuda:
+        model = model.to(memory_format=torch.channels_last_3d)
+    opt = Optimiser(model, a.lr, 0.0, ("conv_in", "encoder.conv_out", "decoder.conv_out", "quant_conv"), muon=not a.adamw, ema=0.998)
+    path = os.path.join(a.out, "vae.pt")
+    seed = a.seed
+    if a.resume and os.path.exists(path):
+        c = torch.load(path, map_location=a.device, weights_only=False)
+        model.load_state_dict({**model.state_dict(), **c["model"]})
+        opt.load(c["optimiser"])
+        seed = c["seed"] + 1
+    feeds = [feed.Feed(world.index, k, a.frames, a.size, a.size, a.tier, "vae", 2 * seed + i, a.batch // 2, a.workers) for i, k in enumerate(("teller", "jumble"))]
+
+    def batch():
+        parts = [next(f) for f in feeds]
+        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k != "facts"}
+    step = torch.compile(loss_of) if cuda and not a.plain else loss_of
+    shape = (a.batch, 16, 1 + (a.frames - 1) // 4, a.size // 8, a.size // 8)
+
+    def write():
+        save(path, {"model": model.state_dict(), "optimiser": opt.state(), "seed": seed})
+    mean = torch.zeros(3, device=a.device)
+    done, t0 = 0, None
+    while clock.running() and (not a.steps or done < a.steps):
+        x = world.render(batch(), a.size, a.size, fast=cuda and not a.plain)[0]
+        if cuda:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            loss, l1, kl = step(model, x, torch.randn(shape, device=a.device))
+        loss.backward()
+        if done == 0:
+            clock.start()
+        opt.step(clock.factor())
+        mean += torch.stack([loss.detach(), l1.detach(), kl.detach()])
+        done += 1
+        if done == 20:
+            if cuda:
+                torch.cuda.synchronize()
+            t0 = time.time()
+        if done % a.every == 0:
+            m = (mean / a.every).tolist()
+            mean.zero_()
+            log(step=done, loss=m[0], l1=m[1], kl=m[2], clips_per_s=(done - 20) * a.batch / (time.time() - t0) if t0 and done > 20 else 0.0, left=clock.left())
+            if not math.isfinite(m[0]):
+                raise SystemExit("the loss is not finite")
+        if clock.due():
+            write()
+    write()
+    for f in feeds:
+        f.close()
+    load_average(model, path, a.device).eval()
+    row = judge(model, world, a.pack, a.device, a.tier, a.judge, a.size, 17)
+    row["latents_mean"], row["latents_std"] = latent_stats(model, world, a.device, a.tier, 16 * a.judge, a.size)
+    row.update(steps=done, minutes=round((time.time() - clock.begun) / 60, 2), passed=bool(row["world_psnr"] >= GATE_WORLD and row.get("foreign_psnr", 0) >= GATE_FOREIGN))
+    with open(os.path.join(a.out, "vae.json"), "w") as f:
+        json.dump(row, f, indent=1)
+    log(at="vae done", **{k: v for k, v in row.items() if not isinstance(v, (list, dict))})
+    return model, world, row
+
+
+def options(argv=None):
+    p = argparse.ArgumentParser()
+    p.add_argument("--pack", required=True)
+    p.add_argument("--out", required=True)
+    p.add_argument("--minutes", type=float, default=7)
+    p.add_argument("--resume", action="store_true")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--tier", type=int, default=132)
+    p.add_argument("--frames", type=int, default=9)
+    p.add_argument("--size", type=int, default=128)
+    p.add_argument("--batch", type=int, default=48)
+    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--fall", type=float, default=0.5)
+    p.add_argument("--adamw", action="store_true")
+    p.add_argument("--plain", action="store_true")
+    p.add_argument("--steps", type=int, default=0)
+    p.add_argument("--every", type=int, default=100)
+    p.add_argument("--judge", type=int, default=96)
+    p.add_argument("--workers", type=int, default=4)
+    p.add_argument("--variants", type=int, default=6)
+    a = p.parse_args(argv)
+    a.begun, a.world = None, None
+    return a
+
+
+if __name__ == "__main__":
+    main(options())
