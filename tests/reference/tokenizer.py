@@ -282,7 +282,7 @@ def main():
             text = raw.decode("utf-8", "replace")
             row = [fast.encode(text).ids, bytes_.encode(text).ids, slow.encode(text) + [slow.eos_id()], qwen.encode(text).ids]
             cells = [pack(r) for r in row]
-            back = [fast.decode(row[0]).encode().hex(), qwen.decode(row[3]).encode().hex()] if i < 330 and len(raw) < 60 else ["", ""]
+            back = [fast.decode(row[0]).encode().hex(), qwen.decode(row[3]).encode().hex()] if i < 160 and len(raw) < 60 else ["", ""]
             cells = [c if k == 0 or c != cells[k - 1] else "=" for k, c in enumerate(cells)]
             f.write("\t".join([raw.hex()] + cells + back) + "\n")
     with open(os.path.join(OUT, "nodes.tsv"), "w") as f:
