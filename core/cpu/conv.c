@@ -235,14 +235,16 @@ static void conv_slice(void *arg, int64_t i)
     p.to = smaller(p.from + c->each, c->Wo);
     p.h = n / c->pieces % c->Ho;
     p.t = n / c->pieces / c->Ho;
-    sum_piece(c, &p);
 
     const struct gemm_finish f = { .bias = c->bias ? c->bias + p.column : NULL, .add = c->add };
-    const int64_t            size = (int64_t)gv_cpu_size(c->y.type);
+    const int64_t            size = (int64_t)gv_cpu_size(c->y.type), channels = smaller(p.width, c->O - p.column);
+    char                    *y = (char *)c->y.data + (((p.t * c->Ho + p.h) * c->Wo + p.from) * c->O + p.column) * size;
 
-    for (int64_t w = p.from; w < p.to; w++)
-        c->k->gemm_finish((char *)c->y.data + (((p.t * c->Ho + p.h) * c->Wo + w) * c->O + p.column) * size, c->y.type,
-                          sums + (w - p.from) * p.width, smaller(p.width, c->O - p.column), &f);
+    for (int64_t w = 0; w < p.to - p.from; w++)
+        gv_prefetch_row(y + w * c->O * size, channels * size);
+    sum_piece(c, &p);
+    for (int64_t w = 0; w < p.to - p.from; w++)
+        c->k->gemm_finish(y + w * c->O * size, c->y.type, sums + w * p.width, channels, &f);
 }
 
 void gv_cpu_conv(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o, void *ws)

@@ -104,6 +104,13 @@ static inline uint16_t gv_bf16_of_f32(float f)
 float    gv_f32_of_f16(uint16_t h);
 uint16_t gv_f16_of_f32(float f);
 
+/* Ask for the lines of a row that will be written after the next product, so that its stores find them in cache. */
+static inline void gv_prefetch_row(const void *p, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const char *)p + i, 1);
+}
+
 static inline float gv_load(const void *p, enum dtype type, int64_t i)
 {
     if (type == GV_F32)

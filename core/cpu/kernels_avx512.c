@@ -154,94 +154,124 @@ static inline void turn_pairs(float *p, vec c, vec s)
 
 #include "core/cpu/kernels_vec.h"
 
+/* The end of most linear layers and convolutions: bias, then bf16. Their other ends go through kernels_vec.h. */
+static void finish_avx512bf16(void *y, enum dtype type, const float *c, int64_t n, const struct gemm_finish *f)
+{
+    uint16_t *h = y;
+
+    if (type != GV_BF16 || f->act != ACT_NONE || f->gate || f->add || !f->bias) {
+        finish_vec(y, type, c, n, f);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int m = lanes_left(n - i);
+        const vec v = plus(get(c, GV_F32, i, m), get(f->bias, GV_F32, i, m));
+
+        _mm256_mask_storeu_epi16(h + i, first(m), (__m256i)_mm512_cvtneps_pbh(v));
+    }
+}
+
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
 #define ALWAYS static inline __attribute__((always_inline))
 enum { TILE_MAX = 24 };
 
-/* One tile: MR rows, NV vectors of columns, both constants at every call. */
-ALWAYS void tile_f32(const struct gemm_tile *t, int row, const int MR, const int NV)
+/* The rows of x that a tile reads, by one pointer for three of them: an address is a pointer plus 0, 1 or 2 strides, and 24 rows
+ * need no more than the registers there are. */
+struct tile_rows {
+    const char *p[TILE_MAX / 3];
+    int64_t     stride; /* bytes */
+};
+
+ALWAYS struct tile_rows tile_rows(const void *a, int64_t row, int64_t stride, const int MR)
 {
-    __m512       acc[TILE_MAX];
-    const float *b = t->b;
-    float       *c = t->c + row * t->ldc;
+    struct tile_rows r = { .stride = stride };
 
+#pragma GCC unroll 8
+    for (int g = 0; 3 * g < MR; g++)
+        r.p[g] = (const char *)a + (row + 3 * g) * stride;
+    return r;
+}
+
+/* The 32 bits at the front of row i: an f32, or a pair of bf16. */
+ALWAYS int tile_front(const struct tile_rows *r, const int i)
+{
+    int bits;
+
+    memcpy(&bits, r->p[i / 3] + i % 3 * r->stride, sizeof bits);
+    return bits;
+}
+
+ALWAYS void tile_advance(struct tile_rows *r, const int MR)
+{
+#pragma GCC unroll 8
+    for (int g = 0; 3 * g < MR; g++)
+        r->p[g] += sizeof(int);
+}
+
+/* What the next tile will read, while this one computes: each row is a new stream, which hardware notices too late. */
+ALWAYS void tile_prefetch(const struct tile_rows *r, const int MR)
+{
+#pragma GCC unroll 24
     for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++)
-            acc[i * NV + j] = t->accumulate ? _mm512_loadu_ps(c + i * t->ldc + 16 * j) : _mm512_setzero_ps();
+        _mm_prefetch(r->p[i / 3] + (i % 3 + MR) * r->stride, _MM_HINT_T0);
+}
+
+enum { F32, WIDENED, NATIVE }; /* kinds of product: bf16 without and with vdpbf16ps */
+
+ALWAYS __m512 multiply(__m512 acc, __m512i b, int a, const int kind)
+{
+    const __m512i x = _mm512_set1_epi32(a), odd = _mm512_set1_epi32((int)0xffff0000);
+
+    if (kind == F32)
+        return _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(b), acc);
+    if (kind == NATIVE)
+        return _mm512_dpbf16_ps(acc, (__m512bh)b, (__m512bh)x);
+    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), acc);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(x, odd)), _mm512_castsi512_ps(_mm512_and_si512(b, odd)), acc);
+}
+
+/* One tile: MR rows, NV vectors of columns, both constants at every call. A step is one k in f32, a pair in bf16. */
+ALWAYS void tile(const struct gemm_tile *t, int row, const int MR, const int NV, const int kind)
+{
+    const int64_t steps = kind == F32 ? t->k : t->k / 2, stride = t->lda * (kind == F32 ? 4 : 2);
+    const char   *b = t->b;
+    float        *c = t->c + row * t->ldc;
+    __m512        acc[TILE_MAX];
+
+#pragma GCC unroll 24
+    for (int i = 0; i < MR * NV; i++)
+        acc[i] = t->accumulate ? _mm512_loadu_ps(c + i / NV * t->ldc + 16 * (i % NV)) : _mm512_setzero_ps();
     for (int64_t p = 0; p < t->n_a; p++) {
-        const float *a = (const float *)t->a[p] + row * t->lda;
+        struct tile_rows x = tile_rows(t->a[p], row, stride, MR);
 
-        for (int64_t k = 0; k < t->k; k++, b += 16 * NV) {
-            __m512 v[4];
+        for (int64_t k = 0; k < steps;) {
+            const int64_t line = k + 16 < steps ? k + 16 : steps; /* a cache line of each row */
 
-            for (int j = 0; j < NV; j++)
-                v[j] = _mm512_loadu_ps(b + 16 * j);
-            for (int i = 0; i < MR; i++)
+            tile_prefetch(&x, MR);
+            for (; k < line; k++, b += 64 * NV) {
+                __m512i v[4];
+
+#pragma GCC unroll 4
                 for (int j = 0; j < NV; j++)
-                    acc[i * NV + j] = _mm512_fmadd_ps(_mm512_set1_ps(a[i * t->lda + k]), v[j], acc[i * NV + j]);
+                    v[j] = _mm512_loadu_si512(b + 64 * j);
+#pragma GCC unroll 24
+                for (int i = 0; i < MR * NV; i++)
+                    acc[i] = multiply(acc[i], v[i % NV], tile_front(&x, i / NV), kind);
+                tile_advance(&x, MR);
+            }
         }
     }
-    for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++)
-            _mm512_storeu_ps(c + i * t->ldc + 16 * j, acc[i * NV + j]);
-}
-
-static inline int pair_at(const uint16_t *a)
-{
-    int pair;
-
-    memcpy(&pair, a, sizeof pair);
-    return pair;
-}
-
-/* The same in bf16: a step is a pair of k. With native, vdpbf16ps; else both halves are widened and multiplied in f32. */
-ALWAYS __m512 multiply_pair(__m512 acc, __m512i b, int a, bool native)
-{
-    const __m512i even = _mm512_slli_epi32(b, 16), odd = _mm512_and_si512(b, _mm512_set1_epi32((int)0xffff0000));
-
-    if (native)
-        return _mm512_dpbf16_ps(acc, (__m512bh)b, (__m512bh)_mm512_set1_epi32(a));
-    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(even), _mm512_castsi512_ps(_mm512_set1_epi32((int)((unsigned)a << 16))), acc);
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(odd), _mm512_castsi512_ps(_mm512_set1_epi32((int)((unsigned)a & 0xffff0000u))), acc);
-}
-
-ALWAYS void tile_bf16(const struct gemm_tile *t, int row, const int MR, const int NV, bool native)
-{
-    __m512          acc[TILE_MAX];
-    const uint16_t *b = t->b;
-    float          *c = t->c + row * t->ldc;
-
-    for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++)
-            acc[i * NV + j] = t->accumulate ? _mm512_loadu_ps(c + i * t->ldc + 16 * j) : _mm512_setzero_ps();
-    for (int64_t p = 0; p < t->n_a; p++) {
-        const uint16_t *a = (const uint16_t *)t->a[p] + row * t->lda;
-
-        for (int64_t k = 0; k < t->k; k += 2, b += 32 * NV) {
-            __m512i v[4];
-
-            for (int j = 0; j < NV; j++)
-                v[j] = _mm512_loadu_si512(b + 32 * j);
-            for (int i = 0; i < MR; i++)
-                for (int j = 0; j < NV; j++)
-                    acc[i * NV + j] = multiply_pair(acc[i * NV + j], v[j], pair_at(a + i * t->lda + k), native);
-        }
-    }
-    for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++)
-            _mm512_storeu_ps(c + i * t->ldc + 16 * j, acc[i * NV + j]);
+#pragma GCC unroll 24
+    for (int i = 0; i < MR * NV; i++)
+        _mm512_storeu_ps(c + i / NV * t->ldc + 16 * (i % NV), acc[i]);
 }
 
 /* Rows [*row, rows) in tiles of MR, as far as they go. */
 ALWAYS void tiles(const struct gemm_tile *t, int *row, const int MR, const int NV, const int kind)
 {
-    for (; *row + MR <= t->rows; *row += MR) {
-        if (kind == 0)
-            tile_f32(t, *row, MR, NV);
-        else
-            tile_bf16(t, *row, MR, NV, kind == 2);
-    }
+    for (; *row + MR <= t->rows; *row += MR)
+        tile(t, *row, MR, NV, kind);
 }
 
 ALWAYS void gemm(const struct gemm_tile *t, const int kind)
@@ -267,17 +297,17 @@ ALWAYS void gemm(const struct gemm_tile *t, const int kind)
 
 static void gemm_f32_avx512(const struct gemm_tile *t)
 {
-    gemm(t, 0);
+    gemm(t, F32);
 }
 
 static void gemm_bf16_avx512(const struct gemm_tile *t)
 {
-    gemm(t, 1);
+    gemm(t, WIDENED);
 }
 
 static void gemm_bf16_avx512bf16(const struct gemm_tile *t)
 {
-    gemm(t, 2);
+    gemm(t, NATIVE);
 }
 
 void gv_kernels_avx512(struct cpu_kernels *k)
@@ -293,4 +323,5 @@ void gv_kernels_avx512bf16(struct cpu_kernels *k)
 {
     k->name = "avx512bf16";
     k->gemm_bf16 = gemm_bf16_avx512bf16;
+    k->gemm_finish = finish_avx512bf16;
 }

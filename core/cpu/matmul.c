@@ -4,7 +4,7 @@
  * 16): for each step of k the panel's columns lie side by side, in bf16 as pairs of k, which is what vdpbf16ps reads. Rows of x
  * are read where they are: the kernel broadcasts from six to 24 of them at a time.
  *
- *   for each panel, for each block of ROWS rows (one slice of gv_parallel_for):
+ *   for each block of ROWS rows, which then stay in L2, for each panel (one slice of gv_parallel_for):
  *       for each chunk of K that leaves the panel's part in L2:  c += x[rows, chunk] · panel[chunk]   (c: on the stack)
  *       finish each row: bias, act, gate, add, convert
  *
@@ -16,8 +16,10 @@
 #include "core/cpu/parallel.h"
 
 enum {
-    ROWS = 96,   /* of x in a slice: with K = 1536 in bf16 they are 288 KB, beside a panel of 192 KB in an L2 of 1 MB */
     STEP = 24,   /* rows finished together when K needs one chunk only: a multiple of every kernel's tile */
+    ROWS = 4 * STEP,     /* of x in a slice: with K = 1536 in bf16 they are 288 KB, beside a panel of 192 KB in an L2 of 1 MB */
+    MOST_ROWS = 4 * ROWS, /* with a small K */
+    SLICES = 48, /* wanted, before rows grow */
     CHUNK = 2048 /* of k: the panel's part is 256 KB in bf16 */
 };
 
@@ -115,7 +117,7 @@ struct product {
     const char     *w;
     enum dtype      type; /* of w */
     int64_t         M, K; /* K as packed */
-    int64_t         blocks, each; /* of rows; rows in a block */
+    int64_t         panels, each; /* rows in a block */
     const float    *bias, *gate;
     int64_t         gate_stride;
     const int32_t  *group;
@@ -145,8 +147,11 @@ static void product_rows(const struct product *p, int64_t row, int64_t rows, int
 {
     const int64_t size = (int64_t)gv_cpu_size(p->type), parts = (p->K + CHUNK - 1) / CHUNK;
     const int64_t part = round_up((p->K + parts - 1) / parts, 2);
+    const int64_t y_size = (int64_t)gv_cpu_size(p->y.type);
     _Alignas(64) float c[ROWS * GV_PANEL_MAX];
 
+    for (int64_t i = row; i < row + rows; i++)
+        gv_prefetch_row(p->y.data + i * p->y.stride + column * y_size, smaller(width, p->M - column) * y_size);
     for (int64_t k = 0; k < p->K; k += part) {
         const void *const      a = p->x.data + row * p->x.stride + k * size;
         const struct gemm_tile t = {
@@ -166,8 +171,8 @@ static void product_rows(const struct product *p, int64_t row, int64_t rows, int
 static void product_slice(void *arg, int64_t i)
 {
     const struct product *p = arg;
-    const int64_t column = i / p->blocks * p->k->panel, width = smaller(p->k->panel, round_up(p->M - column, 16));
-    const int64_t from = i % p->blocks * p->each, to = smaller(from + p->each, p->x.n), step = p->K > CHUNK ? ROWS : STEP;
+    const int64_t column = i % p->panels * p->k->panel, width = smaller(p->k->panel, round_up(p->M - column, 16));
+    const int64_t from = i / p->panels * p->each, to = smaller(from + p->each, p->x.n), step = p->K > CHUNK ? ROWS : STEP;
 
     for (int64_t row = from; row < to; row += step)
         product_rows(p, row, smaller(step, to - row), column, width);
@@ -202,6 +207,19 @@ size_t gv_cpu_linear_workspace(struct device *d, struct tensor y, struct tensor 
     return converts(x, w) ? (size_t)(gv_cpu_rows(x).n * padded(w.dim[1], w.type)) * gv_cpu_size(w.type) : 0;
 }
 
+/* As many as fill a part of L2, because the panels are read anew for each block of rows; fewer if there would be too few slices
+ * to share out. Of shapes alone. */
+static int64_t rows_in_slice(const struct product *p)
+{
+    int64_t each = p->K * (int64_t)gv_cpu_size(p->type) <= 1024 ? MOST_ROWS : ROWS;
+
+    while (each > STEP && (p->x.n + each - 1) / each * p->panels < SLICES)
+        each /= 2;
+    const int64_t blocks = (p->x.n + each - 1) / each;
+
+    return round_up((p->x.n + blocks - 1) / blocks, STEP);
+}
+
 void gv_cpu_linear(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct linear_opts *o, void *ws)
 {
     const struct cpu_kernels *k = &gv_cpu_of(r->device)->k;
@@ -215,7 +233,9 @@ void gv_cpu_linear(struct run *r, struct tensor y, struct tensor x, struct tenso
         gv_parallel_for(r->device, p.x.n, convert_row, &c);
         p.x = (struct cpu_rows){ ws, p.K * (int64_t)gv_cpu_size(w.type), p.x.n, p.K, w.type };
     }
-    p.blocks = (p.x.n + ROWS - 1) / ROWS;
-    p.each = round_up((p.x.n + p.blocks - 1) / p.blocks, STEP);
-    gv_parallel_for(r->device, p.blocks * ((p.M + k->panel - 1) / k->panel), product_slice, &p);
+    p.panels = (p.M + k->panel - 1) / k->panel;
+    p.each = rows_in_slice(&p);
+    const int64_t blocks = (p.x.n + p.each - 1) / p.each;
+
+    gv_parallel_for(r->device, blocks * p.panels, product_slice, &p);
 }
