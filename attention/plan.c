@@ -9,18 +9,32 @@ static int64_t floor_div(int64_t a, int64_t b)
     return a / b - (a % b < 0);
 }
 
+struct mask_range gv_mask_range(const struct attn_mask *m, int64_t q)
+{
+    const int64_t     i = m->query_start + q;
+    struct mask_range r = { INT64_MIN, INT64_MAX, INT64_MIN };
+
+    if (m->kind == MASK_CAUSAL) {
+        r.hi = i + m->a;
+        if (m->b) {
+            r.lo = r.hi - m->b + 1;
+            r.sink = m->sink <= r.hi ? m->sink : r.hi + 1;
+        }
+    } else if (m->kind == MASK_WINDOW) {
+        r = (struct mask_range){ i - m->a, i + m->b, m->sink };
+    } else if (m->kind == MASK_BLOCK_CAUSAL) {
+        r.hi = (floor_div(i, m->a) + 1) * m->a - 1;
+    }
+    return r;
+}
+
 bool gv_mask_allows(const struct attn_mask *m, int64_t q, int source, int64_t k)
 {
-    const int64_t i = m->query_start + q, j = m->key_start[source] + k;
-
-    switch (m->kind) {
-    case MASK_NONE: return true;
-    case MASK_CAUSAL: return j <= i + m->a;
-    case MASK_WINDOW: return j <= i + m->b && (j >= i - m->a || j < m->sink);
-    case MASK_BLOCK_CAUSAL: return j < (floor_div(i, m->a) + 1) * m->a;
-    case MASK_SEGMENTS: return m->allow[m->qseg[q]] >> m->kseg[k] & 1;
-    }
-    return true;
+    if (m->kind == MASK_SEGMENTS)
+        return m->allow[m->qseg[q]] >> m->kseg[k] & 1;
+    const struct mask_range r = gv_mask_range(m, q);
+    const int64_t           j = m->key_start[source] + k;
+    return (j >= r.lo && j <= r.hi) || j < r.sink;
 }
 
 /* ---- check ---- */
@@ -280,6 +294,24 @@ gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape *s,
                              .entries = b.entries, .order = order, .mask = s->mask,
                              .density = b.pairs / ((double)s->n_queries * (double)s->n_keys * s->list_heads) };
     return GV_OK;
+}
+
+/* A query's range moves up with the query, one place at a time or, in block-causal, its upper end alone: a block between the
+ * first and the last query's ranges meets one of them. A block that lies in range and sink together may be called SOME. */
+static enum block_verdict mask_verdict(const void *arg, const struct plan_block *b)
+{
+    const struct attn_mask *m = arg;
+    const struct mask_range first = gv_mask_range(m, b->q0), last = gv_mask_range(m, b->q1 - 1);
+    const int64_t           j0 = m->key_start[0] + b->k0, j1 = m->key_start[0] + b->k1 - 1;
+
+    if ((j0 >= last.lo && j1 <= first.hi) || j1 < first.sink)
+        return BLOCK_ALL;
+    return (j0 > last.hi || j1 < first.lo) && j0 >= last.sink ? BLOCK_NONE : BLOCK_SOME;
+}
+
+gv_status gv_plan_from_mask(struct attn_plan *p, const struct plan_shape *s, struct error *e)
+{
+    return gv_plan_from_blocks(p, s, mask_verdict, &s->mask, e);
 }
 
 void gv_plan_free(struct attn_plan *p)

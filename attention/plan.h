@@ -42,8 +42,8 @@ enum { GV_TILE_Q = 128, GV_KV_BLOCK = 64 };
  * not move positions: the query of list row n is row q_order[n] of q, and i counts those. */
 enum attn_mask_kind {
     MASK_NONE,         /* always */
-    MASK_CAUSAL,       /* if j <= i + a */
-    MASK_WINDOW,       /* if j <= i + b and (j >= i - a or j < sink) */
+    MASK_CAUSAL,       /* if j <= i + a and (b = 0 or j > i + a - b or j < sink): b latest keys and a sink */
+    MASK_WINDOW,       /* if i - a <= j <= i + b or j < sink */
     MASK_BLOCK_CAUSAL, /* if j < (i / a + 1) · a */
     MASK_SEGMENTS      /* if bit kseg[j] of allow[qseg[i]] is set */
 };
@@ -68,6 +68,11 @@ struct attn_plan {
     double             density; /* pairs computed / all pairs */
 };
 
+/* Positions that row q of q may read: lo..hi, and all below sink. Not for segments. */
+struct mask_range {
+    int64_t lo, hi, sink;
+};
+struct mask_range gv_mask_range(const struct attn_mask *m, int64_t q);
 /* True if row q of q may read token k of a source under the rule. */
 bool gv_mask_allows(const struct attn_mask *m, int64_t q, int source, int64_t k);
 
@@ -95,6 +100,8 @@ struct plan_shape {
 gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape *s,
                               enum block_verdict (*verdict)(const void *arg, const struct plan_block *b), const void *arg,
                               struct error *e);
+/* A plan of exactly the pairs that the shape's mask (any kind but segments) allows. */
+gv_status gv_plan_from_mask(struct attn_plan *p, const struct plan_shape *s, struct error *e);
 /* Gives back what a policy's build made. */
 void gv_plan_free(struct attn_plan *p);
 

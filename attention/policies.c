@@ -6,6 +6,14 @@
 
 static const struct attn_policy *const policies[] = {
     &gv_policy_dense,
+    &gv_policy_causal,
+    &gv_policy_block_causal,
+    &gv_policy_streaming,
+    &gv_policy_window,
+    &gv_policy_strided,
+    &gv_policy_radial,
+    &gv_policy_tiles,
+    &gv_policy_bands,
     NULL,
 };
 

@@ -19,6 +19,8 @@ struct policy_option {
 struct attn_policy {
     const char                 *name, *help;
     const struct policy_option *options; /* ends with a NULL name; at most GV_POLICY_OPTIONS */
+    /* Puts the layout's tokens into the order that the policy wants, before a model sees it; NULL = raster order. */
+    gv_status (*order)(struct attn_layout *l, const double *value, struct error *e);
     /* Makes a plan of host memory for `heads` heads; value: of each option, in range. gv_plan_free gives it back. Refuses with
      * ARGUMENT a layout or options that do not fit, in words that name the option. */
     gv_status (*build)(struct attn_plan *out, const struct attn_layout *l, int heads, const double *value, struct error *e);
@@ -30,6 +32,7 @@ const struct attn_policy *const *gv_policies(void);
 /* "radial:decay=0.2,dense=1" → policy and the value of each of its options. Errors: ARGUMENT, with what exists. */
 gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, double value[GV_POLICY_OPTIONS], struct error *e);
 
-extern const struct attn_policy gv_policy_dense;
+extern const struct attn_policy gv_policy_dense, gv_policy_causal, gv_policy_block_causal, gv_policy_streaming, gv_policy_window,
+    gv_policy_strided, gv_policy_radial, gv_policy_tiles, gv_policy_bands;
 
 #endif

@@ -85,14 +85,14 @@ static inline __attribute__((always_inline)) void accumulate(float *acc, const u
 static inline __m512 exp2_of(__m512 x)
 {
     x = _mm512_max_ps(_mm512_set1_ps(-200), x);
-    const __m512 r = _mm512_sub_ps(x, _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
     __m512       y = _mm512_set1_ps(0x1.5c08e6p-10f);
     y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0x1.3d0c52p-7f));
     y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0x1.c6b6e4p-5f));
     y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0x1.ebf918p-3f));
     y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0x1.62e428p-1f));
     y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1));
-    return _mm512_scalef_ps(y, _mm512_sub_ps(x, r));
+    return _mm512_scalef_ps(y, n);
 }
 
 /* Two rows of weights become one row of words. */

@@ -260,9 +260,9 @@ static bool take(struct task *t, const struct attn_segment *g)
     return true;
 }
 
-/* What the rule lets each lane read: positions lo..hi and below sink, or segments. */
+/* What the rule lets each lane read, and the row of q in it. */
 struct lane_rule {
-    int64_t  lo[FLASH_LANES], hi[FLASH_LANES];
+    int64_t  lo[FLASH_LANES], hi[FLASH_LANES], sink[FLASH_LANES];
     uint64_t allow[FLASH_LANES];
     int64_t  q[FLASH_LANES];
 };
@@ -272,23 +272,14 @@ static void make_rule(struct lane_rule *r, const struct task *t, int sub)
     const struct attn_mask *m = t->c->plan ? &t->c->plan->mask : NULL;
 
     for (int i = 0; i < FLASH_LANES; i++) {
-        const int64_t q = q_row(t, sub, i), at = q < 0 || !m ? 0 : m->query_start + q;
+        const int64_t q = q_row(t, sub, i);
 
         r->q[i] = q < 0 ? 0 : q;
-        r->lo[i] = INT64_MIN;
-        r->hi[i] = INT64_MAX;
-        if (q < 0 || !m)
-            continue;
-        if (m->kind == MASK_CAUSAL)
-            r->hi[i] = at + m->a;
-        if (m->kind == MASK_WINDOW) {
-            r->lo[i] = at - m->a;
-            r->hi[i] = at + m->b;
-        }
-        if (m->kind == MASK_BLOCK_CAUSAL)
-            r->hi[i] = (at / m->a - (at % m->a < 0) + 1) * m->a - 1;
-        if (m->kind == MASK_SEGMENTS)
-            r->allow[i] = m->allow[m->qseg[q]];
+        r->allow[i] = m && m->kind == MASK_SEGMENTS ? m->allow[m->qseg[r->q[i]]] : 0;
+        const struct mask_range range = m ? gv_mask_range(m, r->q[i]) : (struct mask_range){ 0 };
+        r->lo[i] = range.lo;
+        r->hi[i] = range.hi;
+        r->sink[i] = range.sink;
     }
 }
 
@@ -301,7 +292,7 @@ static void mask_row(float *s, const struct attn_mask *m, const struct lane_rule
             s[i] = r->allow[i] >> m->kseg[k] & 1 ? s[i] : -INFINITY;
     else
         for (int i = 0; i < FLASH_LANES; i++)
-            s[i] = j <= r->hi[i] && (j >= r->lo[i] || j < m->sink) ? s[i] : -INFINITY;
+            s[i] = (j >= r->lo[i] && j <= r->hi[i]) || j < r->sink[i] ? s[i] : -INFINITY;
 }
 
 static void bias_row(float *s, const struct attn_call *c, const struct lane_rule *r, int64_t h, int64_t k)

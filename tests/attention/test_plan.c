@@ -105,8 +105,10 @@ static void mask_rule_is_what_the_header_says(void **state)
             m.query_start = 7;
             m.key_start[1] = 4;
             assert_int_equal(gv_mask_allows(&m, i, 1, j), j + 4 <= i + 7 + 3);
+            m = (struct attn_mask){ .kind = MASK_CAUSAL, .a = 1, .b = 4, .sink = 3 };
+            assert_int_equal(gv_mask_allows(&m, i, 0, j), j <= i + 1 && (j > i - 3 || j < 3));
             m = (struct attn_mask){ .kind = MASK_WINDOW, .a = 5, .b = 2, .sink = 3 };
-            assert_int_equal(gv_mask_allows(&m, i, 0, j), j <= i + 2 && (j >= i - 5 || j < 3));
+            assert_int_equal(gv_mask_allows(&m, i, 0, j), (j <= i + 2 && j >= i - 5) || j < 3);
             m = (struct attn_mask){ .kind = MASK_BLOCK_CAUSAL, .a = 1 };
             assert_int_equal(gv_mask_allows(&m, i, 0, j), j <= i); /* blocks of one: causal */
             m.a = 100;
