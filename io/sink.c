@@ -227,7 +227,7 @@ static gv_status sequence_open(void **state, const struct sink_params *p, struct
     if (!number_find(p->path, &number))
         return gv_fail(e, GV_ERR_ARGUMENT, "%s: a %% in the name of a sequence may only be one %%d or %%01d to %%09d in the "
                        "last part of the path", p->path);
-    if (!number.length && p->frames > 1)
+    if (!number.length && p->frames > 1 && strcmp(p->path, "-"))
         return gv_fail(e, GV_ERR_ARGUMENT, "%s is one picture and the clip has %lld frames; put %%04d into the name for a "
                        "sequence", p->path, (long long)p->frames);
 
