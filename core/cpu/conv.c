@@ -15,7 +15,7 @@
 #include "core/cpu/parallel.h"
 
 enum {
-    PIXELS = 96,         /* in a slice */
+    PIXELS = 120,        /* in a slice, at most */
     PLACES = 32,         /* (dt, dh) pairs in one call of a kernel */
     L2_PART = 320 * 1024 /* bytes of a panel in one call of a kernel, if more than one place */
 };
@@ -43,7 +43,7 @@ struct conv {
     int64_t     kt, kh, kw, st, sh, sw, pt, ph, pw, pw_hi;
     int64_t     To, Ho, Wo, O;
     int64_t     left, right, span; /* output pixels that need a rim; pixels in a rim */
-    int64_t     pieces, each;      /* of a row: in a slice */
+    int64_t     pieces, each;      /* slices of a row; pixels in one, without rims */
 };
 
 /* ---- shapes -------------------------------------------------------------------------------------------------------------- */
@@ -79,6 +79,21 @@ static void rims(struct conv *c)
         c->copy = true;
 }
 
+/* Pieces of a row are equal but for the ends: inside they are whole tiles of 24 pixels, which the rims would spoil. */
+static void pieces(struct conv *c)
+{
+    const int64_t rim = c->copy ? 0 : c->left + c->right, inside = c->Wo - rim, most = PIXELS - rim;
+
+    c->pieces = larger(1, (inside + most - 1) / most);
+    c->each = smaller(most, ((inside + c->pieces - 1) / c->pieces + 23) / 24 * 24);
+    c->pieces = larger(1, (inside + c->each - 1) / larger(1, c->each));
+}
+
+static int64_t piece_begin(const struct conv *c, int64_t i)
+{
+    return i == 0 ? 0 : i == c->pieces ? c->Wo : (c->copy ? 0 : c->left) + i * c->each;
+}
+
 static struct conv conv_of(const struct cpu_device *d, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o)
 {
     struct conv c = {
@@ -92,8 +107,7 @@ static struct conv conv_of(const struct cpu_device *d, struct tensor y, struct t
 
     flatten(&c);
     rims(&c);
-    c.pieces = (c.Wo + PIXELS - 1) / PIXELS;
-    c.each = (c.Wo + c.pieces - 1) / c.pieces;
+    pieces(&c);
     return c;
 }
 
@@ -231,20 +245,20 @@ static void conv_slice(void *arg, int64_t i)
     struct piece       p = { .column = i / rows * c->k->panel, .c = sums };
 
     p.width = smaller(c->k->panel, (c->O - p.column + 15) / 16 * 16);
-    p.from = n % c->pieces * c->each;
-    p.to = smaller(p.from + c->each, c->Wo);
+    p.from = piece_begin(c, n % c->pieces);
+    p.to = piece_begin(c, n % c->pieces + 1);
     p.h = n / c->pieces % c->Ho;
     p.t = n / c->pieces / c->Ho;
 
-    const struct gemm_finish f = { .bias = c->bias ? c->bias + p.column : NULL, .add = c->add };
-    const int64_t            size = (int64_t)gv_cpu_size(c->y.type), channels = smaller(p.width, c->O - p.column);
-    char                    *y = (char *)c->y.data + (((p.t * c->Ho + p.h) * c->Wo + p.from) * c->O + p.column) * size;
+    const int64_t size = (int64_t)gv_cpu_size(c->y.type), channels = smaller(p.width, c->O - p.column);
+    char         *y = (char *)c->y.data + (((p.t * c->Ho + p.h) * c->Wo + p.from) * c->O + p.column) * size;
 
     for (int64_t w = 0; w < p.to - p.from; w++)
         gv_prefetch_row(y + w * c->O * size, channels * size);
     sum_piece(c, &p);
-    for (int64_t w = 0; w < p.to - p.from; w++)
-        c->k->gemm_finish(y + w * c->O * size, c->y.type, sums + w * p.width, channels, &f);
+    c->k->gemm_finish(&(struct gemm_finish){ .y = y, .y_stride = c->O * size, .type = c->y.type, .c = sums, .ldc = p.width,
+                                             .rows = p.to - p.from, .n = channels,
+                                             .bias = c->bias ? c->bias + p.column : NULL, .add = c->add });
 }
 
 void gv_cpu_conv(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o, void *ws)

@@ -25,8 +25,13 @@ struct gemm_tile {
     bool               accumulate;  /* c += instead of = */
 };
 
-/* y = gate ⊙ act(c + bias), or y += that. */
+/* y = gate ⊙ act(c + bias), or y += that, for some rows of n sums. */
 struct gemm_finish {
+    void        *y;
+    int64_t      y_stride; /* bytes */
+    enum dtype   type;
+    const float *c;
+    int64_t      ldc, rows, n;
     const float *bias, *gate; /* [n] or NULL */
     enum act     act;
     bool         add;
@@ -63,10 +68,10 @@ struct cpu_kernels {
     /* conversions of n contiguous elements; f16 and bf16 round to nearest even */
     void (*to_f32)(float *dst, const void *src, enum dtype type, int64_t n);
     void (*from_f32)(void *dst, const float *src, enum dtype type, int64_t n);
-    /* products; finish: one row of n sums into y */
+    /* products, and what turns their sums into y */
     void (*gemm_f32)(const struct gemm_tile *t);
     void (*gemm_bf16)(const struct gemm_tile *t);
-    void (*gemm_finish)(void *y, enum dtype type, const float *c, int64_t n, const struct gemm_finish *f);
+    void (*gemm_finish)(const struct gemm_finish *f);
     /* rows */
     void (*norm)(const struct norm_job *j, int64_t from, int64_t to);
     void (*act)(void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t n, enum act act);

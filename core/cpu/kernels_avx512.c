@@ -154,23 +154,6 @@ static inline void turn_pairs(float *p, vec c, vec s)
 
 #include "core/cpu/kernels_vec.h"
 
-/* The end of most linear layers and convolutions: bias, then bf16. Their other ends go through kernels_vec.h. */
-static void finish_avx512bf16(void *y, enum dtype type, const float *c, int64_t n, const struct gemm_finish *f)
-{
-    uint16_t *h = y;
-
-    if (type != GV_BF16 || f->act != ACT_NONE || f->gate || f->add || !f->bias) {
-        finish_vec(y, type, c, n, f);
-        return;
-    }
-    for (int64_t i = 0; i < n; i += LANES) {
-        const int m = lanes_left(n - i);
-        const vec v = plus(get(c, GV_F32, i, m), get(f->bias, GV_F32, i, m));
-
-        _mm256_mask_storeu_epi16(h + i, first(m), (__m256i)_mm512_cvtneps_pbh(v));
-    }
-}
-
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
 #define ALWAYS static inline __attribute__((always_inline))
@@ -280,17 +263,18 @@ ALWAYS void gemm(const struct gemm_tile *t, const int kind)
 
     switch (t->width) {
     case 64:
-        tiles(t, &row, 6, 4, kind), tiles(t, &row, 3, 4, kind), tiles(t, &row, 1, 4, kind);
+        tiles(t, &row, 6, 4, kind), tiles(t, &row, 3, 4, kind), tiles(t, &row, 2, 4, kind), tiles(t, &row, 1, 4, kind);
         break;
     case 48:
-        tiles(t, &row, 8, 3, kind), tiles(t, &row, 4, 3, kind), tiles(t, &row, 1, 3, kind);
+        tiles(t, &row, 8, 3, kind), tiles(t, &row, 4, 3, kind), tiles(t, &row, 2, 3, kind), tiles(t, &row, 1, 3, kind);
         break;
     case 32:
-        tiles(t, &row, 12, 2, kind), tiles(t, &row, 6, 2, kind), tiles(t, &row, 3, 2, kind), tiles(t, &row, 1, 2, kind);
+        tiles(t, &row, 12, 2, kind), tiles(t, &row, 6, 2, kind), tiles(t, &row, 3, 2, kind), tiles(t, &row, 2, 2, kind);
+        tiles(t, &row, 1, 2, kind);
         break;
     default:
         tiles(t, &row, 24, 1, kind), tiles(t, &row, 12, 1, kind), tiles(t, &row, 6, 1, kind), tiles(t, &row, 3, 1, kind);
-        tiles(t, &row, 1, 1, kind);
+        tiles(t, &row, 2, 1, kind), tiles(t, &row, 1, 1, kind);
         break;
     }
 }
@@ -323,5 +307,4 @@ void gv_kernels_avx512bf16(struct cpu_kernels *k)
 {
     k->name = "avx512bf16";
     k->gemm_bf16 = gemm_bf16_avx512bf16;
-    k->gemm_finish = finish_avx512bf16;
 }

@@ -128,9 +128,9 @@ static void gemm_bf16_c(const struct gemm_tile *t)
             strip_bf16_c(t, i, j);
 }
 
-static void gemm_finish_c(void *y, enum dtype type, const float *c, int64_t n, const struct gemm_finish *f)
+static void finish_row_c(const struct gemm_finish *f, void *y, const float *c)
 {
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < f->n; i++) {
         float v = c[i];
 
         if (f->bias)
@@ -139,9 +139,15 @@ static void gemm_finish_c(void *y, enum dtype type, const float *c, int64_t n, c
         if (f->gate)
             v *= f->gate[i];
         if (f->add)
-            v += gv_load(y, type, i);
-        gv_store(y, type, i, v);
+            v += gv_load(y, f->type, i);
+        gv_store(y, f->type, i, v);
     }
+}
+
+static void gemm_finish_c(const struct gemm_finish *f)
+{
+    for (int64_t row = 0; row < f->rows; row++)
+        finish_row_c(f, (char *)f->y + row * f->y_stride, f->c + row * f->ldc);
 }
 
 static void row_scale_c(const struct norm_job *j, const char *x, float *mean, float *scale)

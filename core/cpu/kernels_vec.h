@@ -175,29 +175,42 @@ static bool finite_vec(const float *x, int64_t n)
     return true;
 }
 
-ALWAYS void finish_body(void *y, enum dtype type, const float *c, int64_t n, const struct gemm_finish *f)
+/* The body takes what varies between layers as constants, so that the usual ends (bias alone; bias and a residual) are loops
+ * without a branch. */
+ALWAYS void finish_rows(const struct gemm_finish *f, enum dtype type, enum act act, const float *bias, const float *gate, bool add)
 {
-    for (int64_t i = 0; i < n; i += LANES) {
-        const int m = lanes_left(n - i);
-        vec       v = get(c, GV_F32, i, m);
+    for (int64_t row = 0; row < f->rows; row++) {
+        char        *y = (char *)f->y + row * f->y_stride;
+        const float *c = f->c + row * f->ldc;
 
-        if (f->bias)
-            v = plus(v, get(f->bias, GV_F32, i, m));
-        v = activate(v, f->act);
-        if (f->gate)
-            v = times(v, get(f->gate, GV_F32, i, m));
-        if (f->add)
-            v = plus(v, get(y, type, i, m));
-        put(y, type, i, m, v);
+        for (int64_t i = 0; i < f->n; i += LANES) {
+            const int m = lanes_left(f->n - i);
+            vec       v = get(c, GV_F32, i, m);
+
+            if (bias)
+                v = plus(v, get(bias, GV_F32, i, m));
+            v = activate(v, act);
+            if (gate)
+                v = times(v, get(gate, GV_F32, i, m));
+            if (add)
+                v = plus(v, get(y, type, i, m));
+            put(y, type, i, m, v);
+        }
     }
 }
 
-static void finish_vec(void *y, enum dtype type, const float *c, int64_t n, const struct gemm_finish *f)
+static void finish_vec(const struct gemm_finish *f)
 {
-    if (type == GV_BF16)
-        finish_body(y, GV_BF16, c, n, f);
+    if (f->act == ACT_NONE && !f->gate && f->bias && f->type == GV_BF16 && !f->add)
+        finish_rows(f, GV_BF16, ACT_NONE, f->bias, NULL, false);
+    else if (f->act == ACT_NONE && !f->gate && f->bias && f->type == GV_BF16)
+        finish_rows(f, GV_BF16, ACT_NONE, f->bias, NULL, true);
+    else if (f->act == ACT_NONE && !f->gate && f->bias && f->type == GV_F32)
+        finish_rows(f, GV_F32, ACT_NONE, f->bias, NULL, f->add);
+    else if (f->type == GV_BF16)
+        finish_rows(f, GV_BF16, f->act, f->bias, f->gate, f->add);
     else
-        finish_body(y, type, c, n, f);
+        finish_rows(f, f->type, f->act, f->bias, f->gate, f->add);
 }
 
 /* ---- norm ------------------------------------------------------------------------------------------------------------------ */

@@ -127,18 +127,17 @@ struct product {
 
 static void finish_rows(const struct product *p, const float *c, int64_t row, int64_t rows, int64_t column, int64_t ldc)
 {
-    const int64_t n = smaller(ldc, p->M - column);
+    const int64_t      at_once = p->gate && p->group ? 1 : rows; /* each row may have a gate of its own */
+    struct gemm_finish f = { .y_stride = p->y.stride, .type = p->y.type, .ldc = ldc, .rows = at_once,
+                             .n = smaller(ldc, p->M - column), .bias = p->bias ? p->bias + column : NULL, .act = p->act,
+                             .add = p->add };
 
-    for (int64_t i = 0; i < rows; i++) {
-        const struct gemm_finish f = {
-            .bias = p->bias ? p->bias + column : NULL,
-            .gate = p->gate ? p->gate + (p->group ? p->group[row + i] : 0) * p->gate_stride + column : NULL,
-            .act = p->act,
-            .add = p->add,
-        };
-
-        p->k->gemm_finish(p->y.data + (row + i) * p->y.stride + column * (int64_t)gv_cpu_size(p->y.type), p->y.type, c + i * ldc,
-                          n, &f);
+    for (int64_t i = 0; i < rows; i += at_once) {
+        f.y = p->y.data + (row + i) * p->y.stride + column * (int64_t)gv_cpu_size(p->y.type);
+        f.c = c + i * ldc;
+        if (p->gate)
+            f.gate = p->gate + (p->group ? p->group[row + i] : 0) * p->gate_stride + column;
+        p->k->gemm_finish(&f);
     }
 }
 
