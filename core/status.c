@@ -2,15 +2,40 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+
+enum { LONGEST = 8192, HEAD = 300 };
+
+/* A sentence that does not fit loses its middle, which is a long path's most often, so that its file and its reason stay.
+ * UTF-8 is cut between letters. */
+static void keep(struct error *e, const char *text)
+{
+    static const char gap[] = "...";
+    size_t            n = strlen(text), head = HEAD;
+    if (n < sizeof e->text) {
+        memcpy(e->text, text, n + 1);
+        return;
+    }
+    while (((unsigned char)text[head] & 0xC0) == 0x80)
+        head--;
+    const char *tail = text + n - (sizeof e->text - HEAD - sizeof gap);
+    while (((unsigned char)*tail & 0xC0) == 0x80)
+        tail++;
+    memcpy(e->text, text, head);
+    memcpy(e->text + head, gap, sizeof gap - 1);
+    memcpy(e->text + head + sizeof gap - 1, tail, strlen(tail) + 1);
+}
 
 gv_status gv_fail(struct error *e, gv_status code, const char *fmt, ...)
 {
     if (!e || e->code != GV_OK)
         return code;
+    char    text[LONGEST];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(e->text, sizeof e->text, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    keep(e, text);
     e->code = code;
     return code;
 }

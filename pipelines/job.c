@@ -120,7 +120,10 @@ static gv_status settle_prompt(struct video_job *job, const char *text, char **c
 {
     const gv_model *m = job->model;
     int             cut = 0, room = m->defaults.text_length < GV_MAX_TEXT ? m->defaults.text_length : GV_MAX_TEXT;
-    TRY(gv_text_clean(text ? text : "", clean, e));
+    text = text ? text : "";
+    if (strlen(text) > GV_TEXT_BYTES)
+        return gv_fail(e, GV_ERR_ARGUMENT, "%s has %zu bytes; %d are possible", field, strlen(text), GV_TEXT_BYTES);
+    TRY(gv_text_clean(text, clean, e));
     TRY(gv_tokenizer_encode(m->tokenizer, *clean, true, out->ids, room, &out->n, &cut, e));
     if (cut)
         gv_log(&m->engine->log, GV_LOG_WARN, "%s is %d tokens too long for this model's %d: its end is not read", field, cut, room);
@@ -142,9 +145,16 @@ static gv_status settle_picture(struct video_job *job, const gv_video_request *q
 
 static gv_status settle_options(const gv_video_request *q, struct error *e)
 {
-    for (size_t i = 0; q->options && i < q->option_count; i++) /* the sink reads "format"; the shipped models have none */
-        if (q->options[i].name && strcmp(q->options[i].name, "format"))
+    if (q->option_count && !q->options)
+        return gv_fail(e, GV_ERR_ARGUMENT, "option_count is %zu and options is missing", q->option_count);
+    for (size_t i = 0; i < q->option_count; i++) { /* the sink reads "format"; the shipped models have none */
+        if (!q->options[i].name)
+            return gv_fail(e, GV_ERR_ARGUMENT, "options[%zu] has no name", i);
+        if (strcmp(q->options[i].name, "format"))
             return gv_fail(e, GV_ERR_ARGUMENT, "this model has no option called \"%s\"", q->options[i].name);
+        if (!q->options[i].value)
+            return gv_fail(e, GV_ERR_ARGUMENT, "option \"%s\" has no value", q->options[i].name);
+    }
     if (q->noise && strcmp(q->noise, "genvid"))
         return gv_fail(e, GV_ERR_ARGUMENT, "noise is \"%s\"; genvid is possible", q->noise);
     if (q->view != GV_VIEW_FLAT)
@@ -180,9 +190,9 @@ gv_status gv_video_job_open(struct video_job *job, const gv_video_request *q, st
     if (!status)
         status = settle_length(job, q, e);
     if (!status)
-        status = settle_prompt(job, q->prompt, &job->prompt_text, &job->prompt, "the prompt", e);
+        status = settle_prompt(job, q->prompt, &job->prompt_text, &job->prompt, "prompt", e);
     if (!status)
-        status = settle_prompt(job, q->negative_prompt, &job->negative_text, &job->negative, "the negative prompt", e);
+        status = settle_prompt(job, job->guidance == 1 ? NULL : q->negative_prompt, &job->negative_text, &job->negative, "negative_prompt", e);
     if (status)
         gv_video_job_close(job);
     return status;

@@ -12,7 +12,7 @@ enum { PATH = 4096 };
 static gv_status join(char *out, const char *dir, const char *name, struct error *e)
 {
     if ((size_t)snprintf(out, PATH, "%s/%s", dir, name) >= PATH)
-        return gv_fail(e, GV_ERR_IO, "%s: the path is too long", dir);
+        return gv_fail(e, GV_ERR_IO, "%.200s: the path is too long: %zu bytes", dir, strlen(dir));
     return GV_OK;
 }
 
