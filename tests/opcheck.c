@@ -324,20 +324,21 @@ static void norm_row_f64(double *v, const struct norm_opts *o, int64_t row, int6
 static void check_norm(struct ctx *c)
 {
     const int     head = 2 * (int)pick(c, 1, 70);
-    const bool    roped = coin(c);
+    const bool    roped = pick(c, 0, 2) == 0;
     const int64_t base = pick(c, 1, 40), g = pick(c, 1, 3), n = base * (roped ? pick(c, 1, 3) : 1);
-    const int64_t d = roped ? head * pick(c, 1, 14) : coin(c) ? pick(c, 1, 200) : 16 * pick(c, 1, 100);
+    const bool    plain = pick(c, 0, 3) == 0; /* the VAEs' norm, which has a path of its own */
+    const int64_t d = roped ? head * pick(c, 1, 14) : plain ? 32 << pick(c, 0, 2) : coin(c) ? pick(c, 1, 200) : 16 * pick(c, 1, 100);
     struct norm_opts o = { .kind = (enum norm_kind)pick(c, 0, 2), .eps = 1e-6f, .act = any_act(c) };
     struct rope      rope = { .head = head, .halves = coin(c) };
     const bool       in_place = pick(c, 0, 3) == 0;
     struct tensor    x = rows_of(c, act_type(c), n, d, true), y = in_place ? x : rows_of(c, act_type(c), n, d, false);
     double          *want = calloc((size_t)(n * d), sizeof *want);
 
-    if (coin(c))
+    if (plain || coin(c))
         o.weight = vector(c, d);
-    if (coin(c))
+    if (!plain && coin(c))
         o.bias = vector(c, d);
-    if (coin(c)) {
+    if (!plain && coin(c)) {
         o.scale = rows_of(c, GV_F32, g, d, true);
         o.shift = rows_of(c, GV_F32, g, d, true);
         if (coin(c))

@@ -116,7 +116,7 @@ static inline vec nearest(vec v)
     return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-/* n from -126 to 127, as exponential() gives it. */
+/* n from -126 to 127, as exponential2() gives it. */
 static inline vec power2(vec v, vec n)
 {
     const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
