@@ -27,7 +27,6 @@ install(EXPORT genvid-static FILE genvid-static-targets.cmake NAMESPACE genvid::
 # modules (Requires.private), whose .pc files every client of the shared library would need as well.
 set(GV_PKG_ENTRIES JANSSON:jansson UTF8PROC:libutf8proc PCRE2:libpcre2-8)
 set(GV_PC_LIBS "-ljansson -lutf8proc -lpcre2-8 -lm -pthread")
-set(GV_ONEDNN_LIBRARY "${DNNL_LIBRARY}")
 if(GV_HAVE_FFMPEG)
   list(APPEND GV_PKG_ENTRIES LIBAV:libavformat:libavcodec:libavutil:libswscale)
   string(APPEND GV_PC_LIBS " -lavformat -lavcodec -lswscale -lavutil")
@@ -35,11 +34,6 @@ endif()
 if(GV_HAVE_TURBOJPEG)
   list(APPEND GV_PKG_ENTRIES TURBOJPEG:libturbojpeg)
   string(APPEND GV_PC_LIBS " -lturbojpeg")
-endif()
-if(GV_HAVE_ONEDNN)
-  string(APPEND GV_PC_LIBS " -ldnnl ${OpenMP_C_FLAGS}")
-else()
-  set(GV_HAVE_ONEDNN FALSE)
 endif()
 
 configure_package_config_file(cmake/genvid-config.cmake.in ${PROJECT_BINARY_DIR}/genvid-config.cmake

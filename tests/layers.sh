@@ -26,13 +26,12 @@ check()
       quoted = $0 ~ /include[ \t]*"/
       split(path, to, "/"); target = to[1]
 
-      door("^(oneapi/)?dnnl", "^core/cpu/onednn[.]c$")
+      door("^((oneapi/)?dnnl|omp[.]h)", "^tests/") # a yardstick: opcheck --bench alone
       door("^lib(av|sw)[a-z]*/", "^io/media[.]c$")
       door("^stb_", "^io/")
       door("^turbojpeg", "^io/")
       door("^utf8proc", "^io/")
       door("^pcre2", "^io/")
-      door("^omp[.]h", "^core/cpu/onednn[.]c$")
       door("^(cublas|cudnn)", "^core/cuda/")
       if (room == "core" || room == "attention") door("^jansson", "^(io|diffusion|vision|pipelines|cli)/")
 
@@ -83,7 +82,6 @@ self_test()
   try ok      pipelines/video.c     '"genvid.h"'
   try ok      cli/main.c            '"args.h"'
   try ok      attention/cpu/attn.c  '"core/cpu/features.h"'
-  try ok      core/cpu/onednn.c     '<dnnl.h>'
   try ok      io/media.c            '<libavcodec/avcodec.h>'
   try refused core/run.c            '"io/sink.h"'
   try refused io/sink.c             '"attention/plan.h"'
