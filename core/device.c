@@ -22,8 +22,8 @@ void gv_device_close(struct device **d)
 /* Count first, so that two threads cannot both pass the budget. */
 static bool count(struct device *d, size_t bytes)
 {
-    size_t now = atomic_fetch_add(&d->in_use, bytes) + bytes;
-    if (d->budget && now > d->budget) {
+    size_t before = atomic_fetch_add(&d->in_use, bytes), now = before + bytes;
+    if (now < before || (d->budget && now > d->budget)) {
         atomic_fetch_sub(&d->in_use, bytes);
         return false;
     }
@@ -36,10 +36,11 @@ static bool count(struct device *d, size_t bytes)
 gv_status gv_device_alloc(struct device *d, size_t bytes, const char *what, void **out, struct error *e)
 {
     *out = NULL;
+    size_t wanted = bytes;
     bytes = (bytes + GV_ALIGN - 1) / GV_ALIGN * GV_ALIGN;
-    if (!count(d, bytes))
+    if (bytes < wanted || !count(d, bytes))
         return gv_fail(e, GV_ERR_MEMORY, "%s of %zu MiB does not fit: %zu of the %zu MiB budget of device %s are in use", what,
-                       bytes >> 20, atomic_load(&d->in_use) >> 20, d->budget >> 20, d->name);
+                       wanted >> 20, atomic_load(&d->in_use) >> 20, d->budget >> 20, d->name);
     if (gv_device_is_null(d))
         return GV_OK;
     *out = d->ops->alloc(d, bytes ? bytes : GV_ALIGN);

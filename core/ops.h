@@ -114,7 +114,7 @@ void gv_noise(struct run *r, struct tensor y, const struct noise_key *key);
 void gv_check_finite(struct run *r, struct tensor x, const char *what);
 
 void gv_upload(struct run *r, struct tensor dst, const void *host); /* contiguous, dst's type */
-void gv_download(struct run *r, void *host, struct tensor src);     /* finished on return; nothing happens on the null device */
+void gv_download(struct run *r, void *host, struct tensor src);     /* finished on return; zeros on the null device */
 void gv_sync(struct run *r); /* wait until all that is queued is done: before host memory that an upload reads goes away */
 /* Scratch filled from the host. */
 struct tensor gv_scratch_from(struct run *r, enum dtype type, int rank, const int64_t *dim, const void *host);
