@@ -49,10 +49,27 @@ static void misfit(struct run *r, const char *op, const char *what, struct tenso
         }                                                                                                                      \
     } while (0)
 
-/* An optional vector or table of the wanted width in f32. */
+/* An optional table of the wanted width in f32, of one row at least. */
 static bool fits_f32(struct tensor t, int64_t d)
 {
-    return !present(t) || (t.type == GV_F32 && has_even_rows(t) && width(t) == d);
+    return !present(t) || (t.type == GV_F32 && has_even_rows(t) && width(t) == d && (n_rows(t) > 0 || d == 0));
+}
+
+static bool fits_vector(struct tensor t, int64_t d)
+{
+    return fits_f32(t, d) && (!present(t) || gv_tensor_count(t) == d);
+}
+
+/* Whether a kernel that writes a would write into b. Of strided views only the same start is told: the columns of one buffer
+ * lie between each other without meeting. */
+static bool overlap(struct tensor a, struct tensor b)
+{
+    const char *p = a.data, *q = b.data;
+    if (!p || !q || !gv_tensor_count(a) || !gv_tensor_count(b))
+        return false;
+    if (!gv_tensor_contiguous(a) || !gv_tensor_contiguous(b))
+        return p == q;
+    return p < q + gv_tensor_bytes(b) && q < p + gv_tensor_bytes(a);
 }
 
 static bool fits_group(struct tensor group, int64_t n)
@@ -73,7 +90,8 @@ void gv_linear(struct run *r, struct tensor y, struct tensor x, struct tensor w,
     NEED(w.rank == 2 && w.dim[1] == width(x), "w", w);
     NEED(y.rank >= 1 && is_act_type(r, y) && has_even_rows(y) && width(y) == w.dim[0] && n_rows(y) == n_rows(x), "y", y);
     NEED(!o->add || y.type == GV_F32, "y (must be f32 when added to)", y);
-    NEED(fits_f32(o->bias, w.dim[0]), "bias", o->bias);
+    NEED(!overlap(y, x), "y (overlaps x)", y);
+    NEED(fits_vector(o->bias, w.dim[0]), "bias", o->bias);
     NEED(fits_f32(o->gate, w.dim[0]), "gate", o->gate);
     NEED(fits_group(o->group, n_rows(x)), "group", o->group);
     r->flops += 2.0 * (double)n_rows(x) * (double)w.dim[0] * (double)w.dim[1];
@@ -92,17 +110,18 @@ void gv_norm(struct run *r, struct tensor y, struct tensor x, const struct norm_
     NEED(x.rank >= 1 && is_act_type(r, x) && has_even_rows(x), "x", x);
     int64_t d = width(x), n = n_rows(x);
     NEED(y.rank >= 1 && is_act_type(r, y) && has_even_rows(y) && width(y) == d && n_rows(y) == n, "y", y);
-    NEED(fits_f32(o->weight, d), "weight", o->weight);
-    NEED(fits_f32(o->bias, d), "bias", o->bias);
+    NEED(fits_vector(o->weight, d), "weight", o->weight);
+    NEED(fits_vector(o->bias, d), "bias", o->bias);
     NEED(fits_f32(o->scale, d), "scale", o->scale);
     NEED(fits_f32(o->shift, d), "shift", o->shift);
+    NEED(!present(o->scale) || !present(o->shift) || n_rows(o->scale) == n_rows(o->shift), "shift", o->shift);
     NEED(fits_group(o->group, n), "group", o->group);
     if (o->rope) {
         NEED(o->rope->head > 0 && o->rope->head % 2 == 0 && d % o->rope->head == 0, "rope head", x);
         NEED(present(o->rope->cos) && fits_f32(o->rope->cos, o->rope->head / 2), "rope cos", o->rope->cos);
         NEED(gv_tensor_same_shape(o->rope->cos, o->rope->sin) && fits_f32(o->rope->sin, o->rope->head / 2), "rope sin",
              o->rope->sin);
-        NEED(n % n_rows(o->rope->cos) == 0, "rope rows", o->rope->cos);
+        NEED(n_rows(o->rope->cos) > 0 && n % n_rows(o->rope->cos) == 0, "rope rows", o->rope->cos);
     }
     if (n)
         r->device->ops->norm(r, y, x, o);
@@ -125,7 +144,8 @@ void gv_conv(struct run *r, struct tensor y, struct tensor x, struct tensor w, c
     NEED(y.rank == 4 && is_act_type(r, y) && gv_tensor_contiguous(y) && y.dim[3] == w.dim[0], "y", y);
     for (int i = 0; i < 3; i++)
         NEED(y.dim[i] == conv_length(x.dim[i], w.dim[i + 1], o->stride[i], o->pad_lo[i], o->pad_hi[i]), "y", y);
-    NEED(fits_f32(o->bias, w.dim[0]), "bias", o->bias);
+    NEED(!overlap(y, x), "y (overlaps x)", y);
+    NEED(fits_vector(o->bias, w.dim[0]), "bias", o->bias);
     r->flops += 2.0 * (double)gv_tensor_count(y) * (double)(w.dim[1] * w.dim[2] * w.dim[3] * w.dim[4]);
     struct mark m = arena_mark(&r->scratch);
     void       *ws = gv_scratch_bytes(r, r->device->ops->conv_workspace(r->device, y, x, w, o));
@@ -188,6 +208,7 @@ void gv_copy(struct run *r, struct tensor dst, struct tensor src)
         return;
     NEED(is_float(src) && !src.packed, "src", src);
     NEED(is_float(dst) && !dst.packed && gv_tensor_same_shape(dst, src), "dst", dst);
+    NEED(!overlap(dst, src), "dst (overlaps src)", dst);
     if (gv_tensor_count(src))
         r->device->ops->copy(r, dst, src);
 }
@@ -269,6 +290,7 @@ void gv_upsample(struct run *r, struct tensor y, struct tensor x)
     NEED(y.rank == 4 && y.type == x.type && gv_tensor_contiguous(y) && y.dim[0] == x.dim[0] && y.dim[1] == 2 * x.dim[1] &&
              y.dim[2] == 2 * x.dim[2] && y.dim[3] == x.dim[3],
          "y", y);
+    NEED(!overlap(y, x), "y (overlaps x)", y);
     if (gv_tensor_count(x))
         r->device->ops->upsample(r, y, x);
 }
@@ -279,7 +301,9 @@ void gv_noise(struct run *r, struct tensor y, const struct noise_key *key)
     if (!gv_run_ready(r))
         return;
     NEED(y.rank == 4 && y.type == GV_F32 && gv_tensor_contiguous(y), "y", y);
-    NEED(y.dim[1] <= 65536 && y.dim[2] <= 65536, "y", y);
+    NEED(y.dim[1] <= 65536 && y.dim[2] <= 65536 && y.dim[3] <= 4 * 65536, "y", y); /* what the counter has room for: rng.c */
+    NEED(key->purpose < 65536 && key->step < 4096 && key->block < 1 << 20, "key", y);
+    NEED(key->t0 >= 0 && key->t0 <= UINT32_MAX - y.dim[0], "t0", y);
     r->device->ops->noise(r, y, key);
 }
 

@@ -35,7 +35,7 @@ void gv_rng_normal_row(float *out, int64_t n_c, const struct noise_key *key, int
     for (int64_t c = 0; c < n_c; c += 4) {
         const uint32_t counter[4] = {
             (uint32_t)x | (uint32_t)y << 16,
-            (uint32_t)(t + key->t0),
+            (uint32_t)t,
             (uint32_t)(c / 4) | key->purpose << 16,
             key->step | key->block << 12,
         };
