@@ -1,12 +1,13 @@
 /* Prompt cleaning, step for step what Wan and diffusers do: ftfy.fix_text, html.unescape twice, white space to single spaces.
  *
- *     per line:  HTML references ending in ';' (never again once a line held '<') ── C1 controls as cp1252 ── ligatures ── full and half
- *     ▲          width ── straight quotes ── line breaks ── terminal escapes and control characters out ── NFC ──┐
- *     └──────────────────────────── until nothing changes (at most ROUNDS times) ───────────────────────────────┘
+ *     per line:  HTML references ending in ';' (never again once a line held '<') ── C1 controls as cp1252 ── ligatures
+ *     ▲          ── full and half width ── straight quotes ── line breaks ── terminal escapes, control characters out ── NFC ─┐
+ *     └──────────────────────────── until nothing changes (at most ROUNDS times) ─────────────────────────────────────────────┘
  *
- * It matters because the steps change ids: Chinese full-width punctuation becomes ASCII. Left out, and said in text_clean.h: ftfy's
- * repair of mojibake. ROUNDS is ours: ftfy has no limit, and "&amp;amp;amp;..." takes one round for each "amp;".
- * Source: rspeer/python-ftfy 6.3 ftfy/{__init__,fixes,chardata}.py, Python's html module, diffusers pipelines/wan/pipeline_wan.py. */
+ * It matters because the steps change ids: Chinese full-width punctuation becomes ASCII. Left out, and said in text_clean.h:
+ * ftfy's repair of mojibake. ROUNDS is ours: ftfy has no limit, and "&amp;amp;amp;..." takes one round for each "amp;".
+ * Source: rspeer/python-ftfy 6.3 ftfy/{__init__,fixes,chardata}.py, Python's html module, diffusers
+ * pipelines/wan/pipeline_wan.py. */
 #include "io/text_clean.h"
 
 #include <stdlib.h>
@@ -14,7 +15,8 @@
 #include <utf8proc.h>
 
 #include "io/html_entities.h"
-#include "io/tokenizer_impl.h"
+#include "io/text.h"
+#include "io/tokenizer.h" /* GV_TEXT_BYTES */
 
 enum { ROUNDS = 64, SEGMENT_RUNES = 1000000, NAME_MAX_BYTES = 32 };
 
@@ -36,13 +38,13 @@ static int compare_name(const void *key, const void *entry)
 /* Text of a name as the table has it, with or without its ';'; NULL if there is none. */
 static const char *entity(const char *s, size_t n)
 {
-    struct name key = { s, n };
+    struct name               key = { s, n };
     const struct html_entity *x =
         bsearch(&key, html_entities, sizeof html_entities / sizeof *html_entities, sizeof *html_entities, compare_name);
     return x ? x->text : NULL;
 }
 
-static const uint16_t cp1252[32] = { 0x20ac, 0x81,   0x201a, 0x192,  0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160,
+static const uint16_t cp1252[32] = { 0x20ac, 0x81,   0x201a, 0x192,  0x201e, 0x2026, 0x2020, 0x2021, 0x2c6,  0x2030, 0x160,
                                      0x2039, 0x152,  0x8d,   0x17d,  0x8f,   0x90,   0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
                                      0x2013, 0x2014, 0x2dc,  0x2122, 0x161,  0x203a, 0x153,  0x9d,   0x17e,  0x178 };
 
@@ -54,7 +56,10 @@ static size_t number(const char *s, size_t n, uint32_t *value)
     *value = 0;
     for (; i < n; i++) {
         char c = s[i];
-        int  d = c >= '0' && c <= '9' ? c - '0' : hex && c >= 'a' && c <= 'f' ? c - 'a' + 10 : hex && c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int  d = c >= '0' && c <= '9'          ? c - '0'
+                 : hex && c >= 'a' && c <= 'f' ? c - 'a' + 10
+                 : hex && c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
         if (d < 0)
             break;
         *value = *value > 0x110000 ? *value : *value * (hex ? 16 : 10) + (uint32_t)d;
@@ -98,7 +103,7 @@ static size_t reference(const char *s, size_t n, struct bytes *out, bool *ok)
         return digits + (digits < n && s[digits] == ';');
     }
     size_t      length = name_bytes(s, n);
-    const char *text   = length ? entity(s, length) : NULL;
+    const char *text = length ? entity(s, length) : NULL;
     if (!text) /* the longest beginning that is a name */
         for (length = length > NAME_MAX_BYTES + 1 ? NAME_MAX_BYTES + 1 : length; length-- > 2;)
             if ((text = entity(s, length)))
@@ -109,24 +114,12 @@ static size_t reference(const char *s, size_t n, struct bytes *out, bool *ok)
     return length;
 }
 
-static bool unescape_all(struct bytes *out, const char *s, size_t n)
-{
-    bool ok = true;
-    for (size_t i = 0; ok && i < n; i++) {
-        size_t used = s[i] == '&' ? reference(s + i + 1, n - i - 1, out, &ok) : 0;
-        if (!used)
-            ok = ok && gv_bytes_put(out, s + i, 1);
-        i += used;
-    }
-    return ok;
-}
-
 /* Upper case of an entity's text as Python gives it. */
 static bool put_upper(struct bytes *out, const char *s)
 {
     static const struct {
         const char *from, *to;
-    } longer[] = { { "\xc3\x9f", "SS" },      { "\xef\xac\x80", "FF" },  { "\xef\xac\x81", "FI" }, { "\xef\xac\x82", "FL" },
+    } longer[] = { { "\xc3\x9f", "SS" },      { "\xef\xac\x80", "FF" },  { "\xef\xac\x81", "FI" },   { "\xef\xac\x82", "FL" },
                    { "\xef\xac\x83", "FFI" }, { "\xef\xac\x84", "FFL" }, { "\xc5\x89", "\xca\xbcN" } };
     for (size_t i = 0; i < sizeof longer / sizeof *longer; i++)
         if (strcmp(s, longer[i].from) == 0)
@@ -142,9 +135,9 @@ static bool put_capitals(const char *s, size_t n, struct bytes *out, bool *ok)
 {
     char         small[NAME_MAX_BYTES];
     struct bytes probe = { 0 };
-    bool         fits  = n <= sizeof small;
+    bool         fits = n <= sizeof small;
     for (size_t i = 0; fits && i < n; i++) {
-        fits     = !(s[i] >= 'a' && s[i] <= 'z');
+        fits = !(s[i] >= 'a' && s[i] <= 'z');
         small[i] = s[i] >= 'A' && s[i] <= 'Z' ? (char)(s[i] - 'A' + 'a') : s[i];
     }
     const char *text = fits ? entity(small, n) : NULL;
@@ -161,7 +154,8 @@ static size_t strict_reference(const char *s, size_t n, struct bytes *out, bool 
 {
     size_t   hash = n && s[0] == '#', i = hash;
     uint32_t value;
-    while (i < n && i - hash < 25 && ((s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z')))
+    while (i < n && i - hash < 25 &&
+           ((s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z')))
         i++;
     if (i == hash || i - hash > 24 || i >= n || s[i] != ';')
         return 0;
@@ -177,11 +171,12 @@ static size_t strict_reference(const char *s, size_t n, struct bytes *out, bool 
     return text || put_capitals(s, i + 1, out, ok) ? i + 1 : 0;
 }
 
-static bool unescape_strict(struct bytes *out, const char *s, size_t n)
+/* Every reference that decode knows; the rest stays as it is. */
+static bool unescape(struct bytes *out, const char *s, size_t n, size_t (*decode)(const char *, size_t, struct bytes *, bool *))
 {
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) {
-        size_t used = s[i] == '&' ? strict_reference(s + i + 1, n - i - 1, out, &ok) : 0;
+        size_t used = s[i] == '&' ? decode(s + i + 1, n - i - 1, out, &ok) : 0;
         if (!used)
             ok = ok && gv_bytes_put(out, s + i, 1);
         i += used;
@@ -193,7 +188,7 @@ static bool unescape_strict(struct bytes *out, const char *s, size_t n)
 
 static const char *ligature(uint32_t c)
 {
-    static const char *const latin[]  = { "ff", "fi", "fl", "ffi", "ffl", "\xc5\xbft", "st" };
+    static const char *const latin[] = { "ff", "fi", "fl", "ffi", "ffl", "\xc5\xbft", "st" };
     static const char *const digraph[] = { "D\xc5\xbd", "D\xc5\xbe", "d\xc5\xbe", "LJ", "Lj", "lj", "NJ", "Nj", "nj" };
     if (c >= 0xfb00 && c <= 0xfb06)
         return latin[c - 0xfb00];
@@ -234,7 +229,7 @@ static bool put_plain_text(struct bytes *out, const char *s, size_t n)
 static bool put_width(struct bytes *out, const char *s, size_t n)
 {
     struct bytes wide = { 0 };
-    bool         ok   = gv_utf8_form(&wide, s, n, FORM_NFKC) && put_plain_text(out, wide.data, wide.n);
+    bool         ok = gv_utf8_form(&wide, s, n, FORM_NFKC) && put_plain_text(out, wide.data, wide.n);
     gv_bytes_free(&wide);
     return ok;
 }
@@ -244,8 +239,8 @@ static bool fix_characters(struct bytes *out, const char *s, size_t n)
     int  step;
     bool ok = true;
     for (size_t i = 0; ok && i < n; i += (size_t)step) {
-        uint32_t    c     = gv_rune(s + i, &step);
-        c                 = c >= 0x80 && c <= 0x9f ? cp1252[c - 0x80] : c;
+        uint32_t c = gv_rune(s + i, &step);
+        c = c >= 0x80 && c <= 0x9f ? cp1252[c - 0x80] : c;
         const char *parts = ligature(c);
         if (parts)
             ok = put_plain_text(out, parts, strlen(parts));
@@ -307,17 +302,17 @@ struct desk {
 static void swap(struct desk *d)
 {
     struct bytes was = d->a;
-    d->a             = d->b;
-    d->b             = was;
-    d->b.n           = 0;
+    d->a = d->b;
+    d->b = was;
+    d->b.n = 0;
 }
 
 /* One round over d->a, in place; *same: it changed nothing. */
 static bool fix_round(struct desk *d, bool html, bool *same)
 {
     struct bytes before = { 0 };
-    bool         ok     = gv_bytes_put(&before, d->a.data, d->a.n) && gv_bytes_put(&d->b, "", 0);
-    if (ok && html && (ok = unescape_strict(&d->b, d->a.data, d->a.n)))
+    bool         ok = gv_bytes_put(&before, d->a.data, d->a.n) && gv_bytes_put(&d->b, "", 0);
+    if (ok && html && (ok = unescape(&d->b, d->a.data, d->a.n, strict_reference)))
         swap(d);
     if (ok && (ok = gv_bytes_put(&d->b, "", 0) && fix_characters(&d->b, d->a.data, d->a.n)))
         swap(d);
@@ -345,14 +340,14 @@ static size_t segment_end(const char *s, size_t n)
 
 static bool fix_text(struct bytes *out, const char *s, size_t n)
 {
-    struct desk d    = { 0 };
+    struct desk d = { 0 };
     bool        html = true, ok = true;
     for (size_t i = 0, end; ok && i < n; i += end) {
         bool same = false;
-        end       = segment_end(s + i, n - i);
-        html      = html && !memchr(s + i, '<', end);
-        d.a.n     = 0;
-        ok        = gv_bytes_put(&d.a, s + i, end);
+        end = segment_end(s + i, n - i);
+        html = html && !memchr(s + i, '<', end);
+        d.a.n = 0;
+        ok = gv_bytes_put(&d.a, s + i, end);
         for (int k = 0; ok && !same && k < ROUNDS; k++)
             ok = fix_round(&d, html, &same);
         ok = ok && gv_bytes_put(out, d.a.data, d.a.n);
@@ -388,9 +383,10 @@ gv_status gv_text_clean(const char *text, char **out, struct error *e)
     *out = NULL;
     if (n > GV_TEXT_BYTES)
         return gv_fail(e, GV_ERR_ARGUMENT, "the prompt has %zu bytes, at most %d are taken", n, GV_TEXT_BYTES);
-    bool ok = gv_utf8_repair(&valid, text, n) && gv_bytes_put(&fixed, "", 0) && gv_bytes_put(&once, "", 0) && gv_bytes_put(&twice, "", 0) &&
-              fix_text(&fixed, valid.data, valid.n) && unescape_all(&once, fixed.data, fixed.n) &&
-              unescape_all(&twice, once.data, once.n) && collapse_space(&clean, twice.data, twice.n);
+    bool ok = gv_utf8_repair(&valid, text, n) && gv_bytes_put(&fixed, "", 0) && gv_bytes_put(&once, "", 0) &&
+              gv_bytes_put(&twice, "", 0) && fix_text(&fixed, valid.data, valid.n) &&
+              unescape(&once, fixed.data, fixed.n, reference) && unescape(&twice, once.data, once.n, reference) &&
+              collapse_space(&clean, twice.data, twice.n);
     gv_bytes_free(&valid);
     gv_bytes_free(&fixed);
     gv_bytes_free(&once);

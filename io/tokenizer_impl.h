@@ -1,48 +1,22 @@
-/* What the three tokenizer files share: growing text, spans on their way to ids, the tables of an open tokenizer.
+/* What the tokenizer's files share: spans and ids, the tables of an open tokenizer, the two models.
  *
- * A text becomes ids in two moves. The format's own file prepares it: tokenizer_json.c and tokenizer_spiece.c cut and rewrite the
- * text into spans, each a run of UTF-8 or already an id. Then the model in tokenizer.c turns each run into ids.
+ * A text becomes ids in two moves. The format's own file prepares it: tokenizer_pipeline.c (for tokenizer.json) or
+ * tokenizer_spiece.c cuts and rewrites the text into spans, each a run of UTF-8 or already an id. Then the model,
+ * tokenizer_unigram.c or tokenizer_bpe.c, turns each run into ids.
  * Inside, text is always valid UTF-8: gv_utf8_repair at the door sees to that, files are checked when they are read. */
 #ifndef GV_IO_TOKENIZER_IMPL_H
 #define GV_IO_TOKENIZER_IMPL_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
+#include "io/text.h"
 #include "io/tokenizer.h"
 
 enum {
-    TOK_IDS_MAX    = 1 << 22,  /* largest id + 1 that a file may name */
-    TOK_PIECE_MAX  = 4096,     /* bytes of one piece; bounds the steps per position of text */
-    TOK_BYTES_MAX  = 64 << 20, /* bytes of all pieces together */
-    TOK_GROWTH_MAX = 64 << 20  /* a text may not grow beyond this on its way: a hostile file could map one letter to a megabyte */
+    TOK_IDS_MAX = 1 << 22,   /* largest id + 1 that a file may name */
+    TOK_PIECE_MAX = 4096,    /* bytes of one piece; bounds the steps per position of text */
+    TOK_BYTES_MAX = 64 << 20 /* bytes of all pieces together */
 };
 
-/* ---- text ---- */
-
-struct bytes {
-    char  *data;
-    size_t n, room;
-    bool   grown; /* an append failed because of TOK_GROWTH_MAX, not of memory */
-};
-bool      gv_bytes_put(struct bytes *b, const void *data, size_t n); /* false: failed, b is still valid */
-bool      gv_bytes_rune(struct bytes *b, uint32_t rune);
-gv_status gv_bytes_failed(const struct bytes *b, struct error *e);    /* the sentence for a failed append */
-void      gv_bytes_free(struct bytes *b);
-
-/* Rune at p in valid UTF-8, its length into *n. */
-uint32_t gv_rune(const char *p, int *n);
-/* White space as Unicode's White_Space property has it (Rust's char::is_whitespace). */
-bool gv_rune_space(uint32_t rune);
-bool gv_utf8_valid(const char *s, size_t n);
-/* s with every maximal piece of a broken sequence as one U+FFFD (Unicode 3.9, what Python's errors="replace" does). */
-bool gv_utf8_repair(struct bytes *out, const char *s, size_t n);
-/* Unicode normal form. Linear: utf8proc's own reordering of combining marks is quadratic in their number. */
-enum normal_form { FORM_NFC, FORM_NFD, FORM_NFKC, FORM_NFKD };
-bool gv_utf8_form(struct bytes *out, const char *s, size_t n, enum normal_form form);
-
-/* ---- spans ---- */
+/* ---- spans and ids (tokenizer.c) ---- */
 
 struct span {
     size_t  at, n; /* bytes of text; none for an id */
@@ -60,7 +34,15 @@ bool gv_spans_id(struct spans *s, int32_t id);
 void gv_spans_clear(struct spans *s);
 void gv_spans_free(struct spans *s);
 
-/* ---- trie: bytes of pieces to ids ---- */
+struct ids {
+    int32_t *id;
+    size_t   n, room;
+};
+bool gv_ids_put(struct ids *l, int32_t id); /* false: no memory */
+/* The sentence for an allocation that failed on the way. Returns MEMORY. */
+gv_status gv_tokenizer_no_memory(struct error *e);
+
+/* ---- trie: bytes of pieces to ids (tokenizer_tables.c) ---- */
 
 struct trie_node {
     uint32_t child; /* first child; children lie side by side, ordered by byte */
@@ -80,13 +62,13 @@ struct trie_key {
 };
 struct trie_key gv_trie_key(const char *s, size_t n, int32_t id);
 /* Sorts keys. Of equal strings the one with the largest id stays. false: no memory. */
-bool            gv_trie_build(struct trie *t, struct trie_key *keys, size_t n_keys);
-uint32_t        gv_trie_step(const struct trie *t, uint32_t node, uint8_t byte); /* 0: no such child */
-int32_t         gv_trie_find(const struct trie *t, const char *s, size_t n);     /* -1 */
+bool     gv_trie_build(struct trie *t, struct trie_key *keys, size_t n_keys);
+uint32_t gv_trie_step(const struct trie *t, uint32_t node, uint8_t byte); /* 0: no such child */
+int32_t  gv_trie_find(const struct trie *t, const char *s, size_t n);     /* -1 */
 /* Longest key that begins s: its id and length, or -1. */
-int32_t         gv_trie_longest(const struct trie *t, const char *s, size_t n, size_t *length);
+int32_t gv_trie_longest(const struct trie *t, const char *s, size_t n, size_t *length);
 
-/* ---- charsmap: SentencePiece's compiled rewriting rules ---- */
+/* ---- charsmap: SentencePiece's compiled rewriting rules (tokenizer_tables.c) ---- */
 
 struct charsmap {
     uint8_t       *owned;
@@ -98,7 +80,8 @@ struct charsmap {
 /* Takes over data. why: what is wrong with it, for the caller's sentence; NULL when it is fine. */
 const char *gv_charsmap_open(struct charsmap *m, uint8_t *data, size_t bytes);
 /* Replacement of the shortest (tokenizers) or longest (SentencePiece) rule that begins s; NULL if there is none. */
-const char *gv_charsmap_find(const struct charsmap *m, const char *s, size_t n, bool longest, size_t *rule_bytes, size_t *text_bytes);
+const char *gv_charsmap_find(const struct charsmap *m, const char *s, size_t n, bool longest, size_t *rule_bytes,
+                             size_t *text_bytes);
 
 /* ---- the tokenizer ---- */
 
@@ -116,7 +99,7 @@ struct merge {
 
 enum tokenizer_model { MODEL_UNIGRAM, MODEL_BPE };
 
-struct pipeline; /* tokenizer_json.c: normalizers, pre-tokenizers, added tokens */
+struct pipeline; /* tokenizer_pipeline.h: normalizers, pre-tokenizers, added tokens */
 struct spm;      /* tokenizer_spiece.c: the normalizer */
 
 struct tokenizer {
@@ -127,9 +110,9 @@ struct tokenizer {
     char         *text;  /* bytes of all pieces */
     struct piece *piece; /* [n_pieces] by id */
     int32_t       n_pieces;
-    int32_t       n_vocab; /* ids below this belong to the model, without added tokens */
-    struct trie   trie;    /* model's pieces; not those a SentencePiece model keeps from matching */
-    int32_t       unk;     /* -1: none */
+    int32_t       n_vocab;      /* ids below this belong to the model, without added tokens */
+    struct trie   trie;         /* model's pieces; not those a SentencePiece model keeps from matching */
+    int32_t       unk;          /* -1: none */
     int32_t       byte_id[256]; /* -1: no such piece */
     bool          byte_fallback;
 
@@ -147,13 +130,33 @@ struct tokenizer {
     char     replacement[5];
 };
 
-/* Table of pieces for ids 0 .. n-1 and room for their bytes. */
-gv_status gv_tokenizer_reserve(struct tokenizer *t, int32_t n, size_t bytes, const char *file, struct error *e);
+/* ---- pieces (tokenizer_pieces.c) ---- */
 
+/* Table of pieces for ids 0 .. n-1 and room for their bytes. Errors: MODEL (too many bytes), MEMORY. */
+gv_status gv_tokenizer_reserve(struct tokenizer *t, int32_t n, size_t bytes, const char *file, struct error *e);
+/* The byte that a piece written <0xE2> stands for; -1: it is not written so. */
+int gv_byte_piece(const char *s, size_t n);
+/* Whether byte fallback can take a string: only if every byte of it has a piece. */
+bool gv_bytes_known(const struct tokenizer *t, const char *s, size_t n);
+/* GPT-2's letter for a byte, and the byte behind a letter, or -1. */
+uint32_t gv_byte_letter(uint8_t b);
+int      gv_letter_byte(uint32_t c);
+
+/* ---- models ---- */
+
+/* One span of text to ids, appended to out; n > 0. Errors: MEMORY; MODEL where Unigram needs an unk_id and has none. */
+gv_status gv_unigram_run(const struct tokenizer *t, const char *s, size_t n, struct ids *out, struct error *e);
+gv_status gv_bpe_run(const struct tokenizer *t, const char *s, size_t n, struct ids *out, struct error *e);
+
+/* ---- formats ---- */
+
+/* open fills a zeroed tokenizer with .unk = -1, which the caller closes on failure. prepare appends spans to out.
+ * Errors: open IO, MODEL, MEMORY; prepare MODEL (a regular expression too costly), ARGUMENT (grown too long), MEMORY. */
 gv_status gv_tokenizer_open_json(struct tokenizer *t, const char *path, struct error *e);
 gv_status gv_pipeline_prepare(const struct tokenizer *t, const char *text, size_t n, struct spans *out, struct error *e);
-int32_t   gv_pipeline_added(const struct pipeline *p, const char *content);
-void      gv_pipeline_free(struct pipeline **p);
+/* id of an added token by its exact content, or -1. */
+int32_t gv_pipeline_added(const struct pipeline *p, const char *content);
+void    gv_pipeline_free(struct pipeline **p);
 
 gv_status gv_tokenizer_open_spiece(struct tokenizer *t, const char *path, struct error *e);
 gv_status gv_spm_prepare(const struct tokenizer *t, const char *text, size_t n, struct spans *out, struct error *e);

@@ -1,15 +1,17 @@
 /* spiece.model: a SentencePiece ModelProto, read field by field from the protobuf wire, and SentencePiece's own normalizer.
  *
- * Of the format's four model types only Unigram is taken. What differs from tokenizer.json made of the same model, and therefore
- * gives other ids for rare texts: charsmap rules match as long as possible, not as short; control, unknown and byte pieces never
- * match text; a user-defined piece always wins; unknown characters become bytes when the model has them; scores add up in float.
+ * Of the format's four model types only Unigram is taken. What differs from tokenizer.json made of the same model, and
+ * therefore gives other ids for rare texts: charsmap rules match as long as possible, not as short; control, unknown and byte
+ * pieces never match text; a user-defined piece always wins; unknown characters become bytes when the model has them; scores
+ * add up in float.
  *
- *     ModelProto: 1 pieces { 1 piece, 2 score, 3 type }   2 trainer { 3 model_type, 24 whitespace as suffix, 35 byte_fallback, 41 bos, 42 eos }
+ *     ModelProto: 1 pieces { 1 piece, 2 score, 3 type }
+ *                 2 trainer { 3 model_type, 24 whitespace as suffix, 35 byte_fallback, 41 bos, 42 eos }
  *                 3 normalizer { 2 charsmap, 3 add_dummy_prefix, 4 remove_extra_whitespaces, 5 escape_whitespaces }
  *
- * Only </s> is added as a special token, as T5 and UMT5 do: the file does not say what its users add. The 300 sentinels of UMT5 are
- * not in this file; callers who want them need the tokenizer.json.
- * Every length is checked against what is left; unknown fields are skipped, groups refused.
+ * Only </s> is added as a special token, as T5 and UMT5 do: the file does not say what its users add. The 300 sentinels of UMT5
+ * are not in this file; callers who want them need the tokenizer.json. Every length is checked against what is left; unknown
+ * fields are skipped, groups refused.
  * Source: google/sentencepiece src/{sentencepiece_model.proto, normalizer.cc, unigram_model.cc, model_interface.cc}. */
 #include <stdlib.h>
 #include <string.h>
@@ -84,7 +86,7 @@ static bool next_field(struct wire *w, struct field *f)
             w->broken = true;
             return false;
         }
-        f->data  = w->p;
+        f->data = w->p;
         f->bytes = (size_t)n;
         w->p += n;
     } else
@@ -127,7 +129,7 @@ static float float_of(uint32_t bits)
 
 static gv_status read_piece(struct proto *p, const uint8_t *data, size_t bytes)
 {
-    struct wire        w   = { data, data + bytes, false };
+    struct wire        w = { data, data + bytes, false };
     struct proto_piece out = { .s = "", .type = NORMAL };
     struct field       f;
     while (next_field(&w, &f)) {
@@ -139,11 +141,11 @@ static gv_status read_piece(struct proto *p, const uint8_t *data, size_t bytes)
         else if (f.number == 3 && !f.data)
             out.type = f.value >= NORMAL && f.value <= BYTE ? (enum piece_type)f.value : 0;
     }
-    const char *why = w.broken                           ? "is broken off or no protobuf"
-                      : !out.type                        ? "has an unknown type"
-                      : !out.n || out.n > TOK_PIECE_MAX  ? "is empty or too long"
-                      : !gv_utf8_valid(out.s, out.n)     ? "is not UTF-8"
-                      : memchr(out.s, 0, out.n)          ? "holds a NUL"
+    const char *why = w.broken                                     ? "is broken off or no protobuf"
+                      : !out.type                                  ? "has an unknown type"
+                      : !out.n || out.n > TOK_PIECE_MAX            ? "is empty or too long"
+                      : !gv_utf8_valid(out.s, out.n)               ? "is not UTF-8"
+                      : memchr(out.s, 0, out.n)                    ? "holds a NUL"
                       : !(out.score > -1e30f && out.score < 1e30f) ? "has a score that is no number"
                                                                    : NULL;
     if (why)
@@ -152,9 +154,10 @@ static gv_status read_piece(struct proto *p, const uint8_t *data, size_t bytes)
         int32_t             room = p->room * 2 + 1024;
         struct proto_piece *more = p->n < TOK_IDS_MAX ? realloc(p->piece, (size_t)room * sizeof *more) : NULL;
         if (!more)
-            return gv_fail(p->e, p->n < TOK_IDS_MAX ? GV_ERR_MEMORY : GV_ERR_MODEL, "%s: too many pieces, or no memory for %d", p->file, room);
+            return gv_fail(p->e, p->n < TOK_IDS_MAX ? GV_ERR_MEMORY : GV_ERR_MODEL, "%s: too many pieces, or no memory for %d",
+                           p->file, room);
         p->piece = more;
-        p->room  = room;
+        p->room = room;
     }
     p->piece[p->n++] = out;
     return GV_OK;
@@ -184,7 +187,7 @@ static gv_status read_normalizer(struct proto *p, const uint8_t *data, size_t by
     struct field f;
     while (next_field(&w, &f)) {
         if (f.number == 2 && f.data) {
-            p->charsmap       = f.data;
+            p->charsmap = f.data;
             p->charsmap_bytes = f.bytes;
         }
         if (f.data)
@@ -202,7 +205,7 @@ static gv_status read_normalizer(struct proto *p, const uint8_t *data, size_t by
 static gv_status read_model(struct proto *p, const char *data, size_t bytes)
 {
     static const char *const types[] = { "0", "UNIGRAM", "BPE", "WORD", "CHAR" };
-    struct wire              w       = { (const uint8_t *)data, (const uint8_t *)data + bytes, false };
+    struct wire              w = { (const uint8_t *)data, (const uint8_t *)data + bytes, false };
     struct field             f;
     while (next_field(&w, &f)) {
         if (!f.data)
@@ -226,27 +229,20 @@ static gv_status read_model(struct proto *p, const char *data, size_t bytes)
 
 /* ---- tables ---------------------------------------------------------------------------------------------------------- */
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 static gv_status set_byte(struct tokenizer *t, const struct proto *p, int32_t id)
 {
-    const struct proto_piece *x  = &p->piece[id];
-    bool                      ok = x->n == 6 && memcmp(x->s, "<0x", 3) == 0 && x->s[5] == '>';
-    int                       hi = ok ? hex_digit(x->s[3]) : -1, lo = ok ? hex_digit(x->s[4]) : -1;
-    if (hi < 0 || lo < 0)
+    int byte = gv_byte_piece(p->piece[id].s, p->piece[id].n);
+    if (byte < 0)
         return gv_fail(p->e, GV_ERR_MODEL, "%s: pieces[%d] is of type BYTE, but not written <0xHH>", p->file, id);
-    t->piece[id].byte          = (uint8_t)(hi << 4 | lo);
-    t->byte_id[hi << 4 | lo] = id;
+    t->piece[id].byte = (uint8_t)byte;
+    t->byte_id[byte] = id;
     return GV_OK;
 }
 
 static gv_status set_piece(struct tokenizer *t, const struct proto *p, int32_t id, size_t *used)
 {
     static const uint8_t      flags[] = { 0, 0, 0, PIECE_SPECIAL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
-    const struct proto_piece *x       = &p->piece[id];
+    const struct proto_piece *x = &p->piece[id];
     memcpy(t->text + *used, x->s, x->n);
     t->piece[id] = (struct piece){ .s = t->text + *used, .n = (uint32_t)x->n, .flags = flags[x->type] };
     *used += x->n;
@@ -268,28 +264,30 @@ static gv_status fill(struct tokenizer *t, const struct proto *p)
         bytes += p->piece[i].n;
     TRY(gv_tokenizer_reserve(t, p->n, bytes, p->file, p->e));
     t->n_vocab = p->n;
-    t->score   = malloc((size_t)p->n * sizeof *t->score);
+    t->score = malloc((size_t)p->n * sizeof *t->score);
     if (!t->score)
         return gv_fail(p->e, GV_ERR_MEMORY, "%s: no memory for %d scores", p->file, p->n);
     for (int32_t i = 0; i < p->n; i++) {
         TRY(set_piece(t, p, i, &used));
         if (p->piece[i].type != NORMAL)
             continue;
-        low  = p->piece[i].score < low ? p->piece[i].score : low;
+        low = p->piece[i].score < low ? p->piece[i].score : low;
         high = p->piece[i].score > high ? p->piece[i].score : high;
     }
-    t->unk_score     = (double)(low - 10.0f);
-    t->max_score     = (double)high;
+    t->unk_score = (double)(low - 10.0f);
+    t->max_score = (double)high;
     t->byte_fallback = p->byte_fallback;
     if (t->unk < 0)
         return bad(p, "pieces", "has none of type UNKNOWN");
     for (int i = 0; i < 256 && p->byte_fallback; i++)
         if (t->byte_id[i] < 0)
-            return gv_fail(p->e, GV_ERR_MODEL, "%s: byte_fallback is set, but there is no piece <0x%02X>", p->file, (unsigned)i);
+            return gv_fail(p->e, GV_ERR_MODEL, "%s: byte_fallback is set, but there is no piece <0x%02X>", p->file,
+                           (unsigned)i);
     return GV_OK;
 }
 
-/* Tries of what may match text, and of what is never rewritten. The same piece twice is refused: ids would be a matter of chance. */
+/* Tries of what may match text, and of what is never rewritten. The same piece twice is refused: ids would be a matter of
+ * chance. */
 static gv_status index_pieces(struct tokenizer *t, const struct proto *p)
 {
     struct trie_key *keys = malloc((size_t)p->n * sizeof *keys), *user = malloc((size_t)p->n * sizeof *user);
@@ -313,11 +311,11 @@ static gv_status index_pieces(struct tokenizer *t, const struct proto *p)
 
 static gv_status set_normalizer(struct tokenizer *t, const struct proto *p)
 {
-    struct spm *s   = t->spm;
+    struct spm *s = t->spm;
     s->dummy_prefix = p->dummy_prefix;
-    s->as_suffix    = p->as_suffix;
-    s->trim         = p->trim;
-    s->escape       = p->escape;
+    s->as_suffix = p->as_suffix;
+    s->trim = p->trim;
+    s->escape = p->escape;
     if (!p->charsmap_bytes)
         return GV_OK;
     uint8_t *data = malloc(p->charsmap_bytes);
@@ -336,7 +334,7 @@ static gv_status set_special(struct tokenizer *t, const struct proto *p)
     if (!t->after)
         return gv_fail(p->e, GV_ERR_MEMORY, "%s: no memory", p->file);
     t->after[0] = p->eos;
-    t->n_after  = 1;
+    t->n_after = 1;
     return GV_OK;
 }
 
@@ -345,7 +343,7 @@ static gv_status build(struct tokenizer *t, const struct proto *p)
     t->spm = calloc(1, sizeof *t->spm);
     if (!t->spm)
         return gv_fail(p->e, GV_ERR_MEMORY, "%s: no memory", p->file);
-    t->model            = MODEL_UNIGRAM;
+    t->model = MODEL_UNIGRAM;
     t->metaspace_decode = true;
     t->keep_first_space = !p->dummy_prefix;
     memcpy(t->replacement, MARK, sizeof MARK);
@@ -358,8 +356,8 @@ static gv_status build(struct tokenizer *t, const struct proto *p)
 gv_status gv_tokenizer_open_spiece(struct tokenizer *t, const char *path, struct error *e)
 {
     /* What proto2 says a missing field means. */
-    struct proto p     = { .file = path, .e = e, .model_type = 1, .eos = 2, .dummy_prefix = true, .trim = true, .escape = true };
-    char        *data  = NULL;
+    struct proto p = { .file = path, .e = e, .model_type = 1, .eos = 2, .dummy_prefix = true, .trim = true, .escape = true };
+    char        *data = NULL;
     size_t       bytes = 0;
     memset(t->byte_id, 0xff, sizeof t->byte_id);
     TRY(gv_read_file(path, SPIECE_BYTES, &data, &bytes, e));
@@ -441,7 +439,7 @@ static bool normalize(const struct spm *m, struct bytes *out, const char *s, siz
         s += used;
         n -= used;
     }
-    const char *tail   = m->escape ? MARK : " ";
+    const char *tail = m->escape ? MARK : " ";
     size_t      tail_n = strlen(tail);
     while (m->trim && out->n >= tail_n && memcmp(out->data + out->n - tail_n, tail, tail_n) == 0)
         out->n -= tail_n;
@@ -450,7 +448,7 @@ static bool normalize(const struct spm *m, struct bytes *out, const char *s, siz
 
 gv_status gv_spm_prepare(const struct tokenizer *t, const char *text, size_t n, struct spans *out, struct error *e)
 {
-    struct bytes b  = { 0 };
+    struct bytes b = { 0 };
     gv_status    st = normalize(t->spm, &b, text, n) ? GV_OK : gv_bytes_failed(&b, e);
     if (st == GV_OK && !gv_spans_text(out, b.data, b.n, true))
         st = gv_bytes_failed(&out->text, e);
