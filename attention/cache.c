@@ -9,6 +9,7 @@ struct slot {
     size_t           bytes;
     int              axis; /* that grows */
     int64_t          length;
+    int64_t          next; /* row that gv_cache_append writes once the slot is full */
 };
 
 /* A table searched in order: a model has some hundred slots at most, and a search is nothing beside an operation. */
@@ -82,7 +83,8 @@ static gv_status add(struct cache *c, struct cache_key key, struct tensor shape,
     void        *data;
 
     if (bytes > c->budget || c->bytes > c->budget - bytes)
-        return gv_fail(e, GV_ERR_MEMORY, "the cache's budget of %zu bytes has no room for %zu more beside %zu", c->budget, bytes, c->bytes);
+        return gv_fail(e, GV_ERR_MEMORY, "the cache's budget of %zu bytes has no room for %zu more beside %zu", c->budget,
+                       bytes, c->bytes);
     if (c->n == c->capacity) {
         const int    want = c->capacity ? c->capacity * 2 : 64;
         struct slot *grown = realloc(c->slot, (size_t)want * sizeof *grown);
@@ -126,6 +128,32 @@ void gv_cache_set_length(struct cache *c, struct cache_key key, int axis, int64_
 
     s->axis = axis;
     s->length = length;
+}
+
+void gv_cache_append(struct run *r, struct cache *c, struct cache_key key, struct tensor x, int axis, int64_t sink)
+{
+    struct slot *s = gv_run_ready(r) ? find(c, key) : NULL;
+
+    for (int64_t done = 0, n = s ? x.dim[axis] : 0; done < n;) {
+        const int64_t room = s->whole.dim[axis];
+        bool          full = s->length == room;
+        int64_t       at = full ? (s->next < sink ? sink : s->next) : s->length;
+        int64_t       count = n - done < room - at ? n - done : room - at;
+
+        if (count <= 0) { /* nothing but the sink fits */
+            s->next = sink;
+            if (sink >= room)
+                return;
+            continue;
+        }
+        gv_copy(r, slice(s->whole, axis, at, count), slice(x, axis, done, count));
+        done += count;
+        if (full)
+            s->next = at + count < room ? at + count : sink;
+        else
+            s->length = at + count;
+        s->axis = axis;
+    }
 }
 
 struct tensor gv_cache_get(const struct cache *c, struct cache_key key)

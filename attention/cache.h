@@ -10,8 +10,6 @@
  * tensor).
  *
  * Where later work goes:
- *   ring and sink     a slot's write position modulo its capacity behind a fixed head: fields of struct slot, and a second
- *                     view from gv_cache_get, as the ring's halves are two sources of one call
  *   compact(index)    pruned tokens: gathers a slot's rows in place and shortens it
  *   position ids      an I32 tensor of its own kind beside KEPT_K, grown with it: rotation after selection reads it
  *   save and load     slots in key order as one safetensors file, for a render taken up again
@@ -40,6 +38,10 @@ void      gv_cache_close(struct cache **c);
 struct tensor gv_cache_slot(struct run *r, struct cache *c, struct cache_key key, enum dtype type, int rank, const int64_t *dim);
 /* The first `length` rows of dimension `axis` hold something. The slot must be there. */
 void gv_cache_set_length(struct cache *c, struct cache_key key, int axis, int64_t length);
+/* Write x's rows of dimension `axis` behind the newest; once the slot is full, over the oldest that follow the first `sink`
+ * rows, which stay: a window with a sink. The order of rows in the slot is then that of a ring: it says nothing to a reader
+ * that reads all of them, as attention without a mask does (keys carry their rotation). The slot must be there. */
+void gv_cache_append(struct run *r, struct cache *c, struct cache_key key, struct tensor x, int axis, int64_t sink);
 /* What the slot holds: a view; absent where nothing is kept. */
 struct tensor gv_cache_get(const struct cache *c, struct cache_key key);
 /* Keep a copy of x, whole. */

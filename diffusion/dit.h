@@ -1,17 +1,21 @@
 /* A diffusion transformer: latents, a time and conditions in, velocity out. One file a family; models.c lists them.
  *
  *   open      config and weights bound and checked, nothing uploaded
- *   prepare   everything that stays the same over the steps of a render: rotary tables, embedded text and image, and every
- *             layer's cross-attention keys and values. Lives in the run's scratch
+ *   prepare   everything that stays the same over the steps of a block of frames: rotary tables, embedded text and image, and
+ *             every layer's cross-attention keys and values. Lives in the run's scratch
  *   forward   one evaluation of all rows together. Rows are the paths that run side by side: one, or conditional and
  *             unconditional; each has its own text
  *
  * Every token has a time: call->group maps it to an entry of call->time, so that known tokens (t = 0), causal blocks and
- * paths at different times are the same call. */
+ * paths at different times are the same call.
+ *
+ * Block-causal generation hands the same forward a history: keys and values of the frames before, read by every token, and
+ * written by the forward that commits a finished block. */
 #ifndef GV_DIFFUSION_DIT_H
 #define GV_DIFFUSION_DIT_H
 
 #include "attention/attention.h"
+#include "attention/cache.h"
 #include "attention/rope.h"
 #include "io/json.h"
 #include "io/weights.h"
@@ -38,13 +42,21 @@ struct dit_condition {
 
 struct dit_prepared; /* of one family */
 
+/* Keys and values of earlier frames: in cache by (layer, row, KEPT_K and KEPT_V). */
+struct dit_history {
+    struct cache *cache;
+    int64_t       capacity, sink; /* tokens: kept at most; of these never overwritten */
+};
+
 struct dit_call {
     struct tensor           x;    /* f32 [rows, T, H, W, in_channels]: latents with their condition channels */
-    struct tensor           v;    /* f32 [rows, T, H, W, out_channels]: written */
+    struct tensor v; /* f32 [rows, T, H, W, out_channels]: written; absent: not wanted */
     const float            *time; /* host [n_times], 0..1000 */
     int                     n_times;
     const int32_t          *group; /* host [rows * tokens] → time; NULL = all of time 0 */
     const struct attn_plan *plan;  /* of the self-attention; NULL = dense */
+    const struct dit_history *history; /* read where given; NULL = none */
+    bool commit; /* keep this forward\'s own keys and values in the history */
 };
 
 struct dit_model {

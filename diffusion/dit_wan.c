@@ -362,7 +362,8 @@ static struct dit_prepared *wan_prepare(struct run *r, const struct dit *base, i
     if (!p)
         return NULL;
     gv_run_enter(r, "condition");
-    *p = (struct dit_prepared){ .rows = rows, .tokens = layout->tokens, .text = p->text, .image = p->image };
+    p->rows = rows;
+    p->tokens = layout->tokens;
     p->rope = gv_rope_3d(r, layout, c->head, 10000);
     struct tensor text[GV_DIT_ROWS], image[GV_DIT_ROWS] = { 0 };
     for (int i = 0; i < rows; i++) {
@@ -383,9 +384,13 @@ static struct dit_prepared *wan_prepare(struct run *r, const struct dit *base, i
 
 /* ---- forward ---- */
 
+/* One block's share of a forward. */
 struct step {
-    struct tensor mod;   /* f32 [groups, 6 D] of the block */
-    struct tensor group; /* i32 [rows * tokens] or absent */
+    const struct dit_call     *call;
+    const struct dit_prepared *prepared;
+    int                        layer;
+    struct tensor              mod;   /* f32 [times, 6 D] of the block */
+    struct tensor              group; /* i32 [rows * tokens] or absent */
 };
 
 static struct tensor part(struct tensor mod, int64_t i, int64_t d)
@@ -400,15 +405,47 @@ static struct tensor path(struct tensor x, int64_t i, int64_t n, int64_t n_heads
     return reshape(t, 4, DIMS(1, n, n_heads, t.dim[2]));
 }
 
-static void self_attention(struct run *r, const struct wan *m, const struct wan_block *b, struct tensor x, const struct step *s,
-                           const struct dit_prepared *p, const struct attn_plan *plan)
+/* Every row attends to its own keys and to the row's history. A key carries its rotation, so the order in which the history
+ * keeps them does not matter; all of it is visible. */
+static void attend_with_history(struct run *r, const struct wan *m, const struct step *s, struct tensor h, struct tensor q,
+                                struct tensor k, struct tensor v)
+{
+    const struct dit_config  *c = &m->base.config;
+    const struct dit_history *past = s->call->history;
+    for (int i = 0; i < s->prepared->rows; i++) {
+        const int64_t    n = s->prepared->tokens;
+        struct attn_call call = { .q = path(q, i, n, c->heads), .n_sources = 1, .out.o = path(h, i, n, c->heads) };
+        call.source[0] = (struct attn_source){ .k = path(k, i, n, c->heads), .v = path(v, i, n, c->heads) };
+        call.source[1].k = gv_cache_get(past->cache, (struct cache_key){ s->layer, i, KEPT_K });
+        call.source[1].v = gv_cache_get(past->cache, (struct cache_key){ s->layer, i, KEPT_V });
+        if (present(call.source[1].k))
+            call.n_sources = 2;
+        gv_attention(r, &call);
+    }
+}
+
+static void keep_in_history(struct run *r, const struct wan *m, const struct step *s, struct tensor k, struct tensor v)
+{
+    const struct dit_config  *c = &m->base.config;
+    const struct dit_history *past = s->call->history;
+    const int64_t             n = s->prepared->tokens, shape[4] = { 1, past->capacity, c->heads, c->head };
+    for (int i = 0; i < s->prepared->rows && past->capacity; i++) {
+        const struct cache_key key_k = { s->layer, i, KEPT_K }, key_v = { s->layer, i, KEPT_V };
+        gv_cache_slot(r, past->cache, key_k, r->compute, 4, shape);
+        gv_cache_slot(r, past->cache, key_v, r->compute, 4, shape);
+        gv_cache_append(r, past->cache, key_k, path(k, i, n, c->heads), 1, past->sink);
+        gv_cache_append(r, past->cache, key_v, path(v, i, n, c->heads), 1, past->sink);
+    }
+}
+
+static void self_attention(struct run *r, const struct wan *m, const struct wan_block *b, struct tensor x, const struct step *s)
 {
     const struct dit_config *c = &m->base.config;
-    int64_t                  d = c->width;
+    const int64_t            d = c->width, shape[4] = { s->prepared->rows, s->prepared->tokens, c->heads, c->head };
     struct mark              mark = arena_mark(&r->scratch);
     struct tensor            h = gv_scratch(r, r->compute, 2, x.dim), q = gv_scratch(r, r->compute, 2, x.dim);
     struct tensor            k = gv_scratch(r, r->compute, 2, x.dim), v = gv_scratch(r, r->compute, 2, x.dim);
-    struct norm_opts         qk = { .kind = NORM_RMS, .eps = (float)c->eps, .rope = &p->rope };
+    struct norm_opts         qk = { .kind = NORM_RMS, .eps = (float)c->eps, .rope = &s->prepared->rope };
     gv_norm(r, h, x,
             &(struct norm_opts){ .kind = NORM_LAYER,
                                  .eps = (float)c->eps,
@@ -422,12 +459,16 @@ static void self_attention(struct run *r, const struct wan *m, const struct wan_
     gv_norm(r, q, q, &qk);
     qk.weight = b->self.norm_k;
     gv_norm(r, k, k, &qk);
-    int64_t shape[4] = { p->rows, p->tokens, c->heads, c->head };
-    gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
-                                         .n_sources = 1,
-                                         .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
-                                         .out.o = reshape(h, 4, shape),
-                                         .plan = plan });
+    if (s->call->history)
+        attend_with_history(r, m, s, h, q, k, v);
+    else
+        gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
+                                             .n_sources = 1,
+                                             .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
+                                             .out.o = reshape(h, 4, shape),
+                                             .plan = s->call->plan });
+    if (s->call->history && s->call->commit)
+        keep_in_history(r, m, s, k, v);
     gv_linear(r, x, h, b->self.o,
               &(struct linear_opts){ .bias = b->self.o_bias, .gate = part(s->mod, 2, d), .group = s->group, .add = true });
     arena_release(&r->scratch, mark);
@@ -561,9 +602,10 @@ static void wan_forward(struct run *r, const struct dit *base, const struct dit_
         struct mark             inner = arena_mark(&r->scratch);
         struct wan_block        copy;
         const struct wan_block *b = gv_weights_fetch(r, base->weights, &m->block[i], &copy, sizeof copy);
-        struct step             s = { .mod = gv_scratch(r, GV_F32, 2, DIMS(call->n_times, 6 * d)), .group = group };
+        struct step             s = { .call = call, .prepared = p, .layer = i, .group = group };
+        s.mod = gv_scratch(r, GV_F32, 2, DIMS(call->n_times, 6 * d));
         gv_add(r, s.mod, proj, reshape(b->modulation, 2, DIMS(1, 6 * d)));
-        self_attention(r, m, b, x, &s, p, call->plan);
+        self_attention(r, m, b, x, &s);
         cross_attention(r, m, b, x, p, i);
         mlp(r, m, b, x, &s);
         arena_release(&r->scratch, inner);
@@ -571,7 +613,8 @@ static void wan_forward(struct run *r, const struct dit *base, const struct dit_
         gv_check_finite(r, x, "the residual stream");
     }
     gv_run_enter(r, "head");
-    head(r, m, x, temb, group, call);
+    if (present(call->v))
+        head(r, m, x, temb, group, call);
     arena_release(&r->scratch, mark);
 }
 

@@ -110,6 +110,23 @@ static void dpm(struct run *r, struct sampler *s, struct tensor x, struct tensor
     predict(r, s, x, first ? 1 : s->config.order);
 }
 
+/* ---- renoise ---- */
+
+static void renoise(struct run *r, struct sampler *s, struct tensor x, struct tensor v)
+{
+    const float *sigma = s->schedule.sigma;
+    int          i = s->step;
+    gv_lincomb(r, x, 2, (struct lincomb_term[]){ term(1, x), term(-(double)sigma[i], v) });
+    if (last_step(s))
+        return;
+    struct tensor    fresh = data(s, 0);
+    struct noise_key key = s->noise;
+    key.purpose = 1;
+    key.step = (uint32_t)i + 1;
+    gv_noise(r, fresh, &key);
+    gv_lincomb(r, x, 2, (struct lincomb_term[]){ term(1 - (double)sigma[i + 1], x), term(sigma[i + 1], fresh) });
+}
+
 /* ---- public ---- */
 
 struct solver {
@@ -117,7 +134,9 @@ struct solver {
     void (*step)(struct run *r, struct sampler *s, struct tensor x, struct tensor v);
     bool history;
 };
-static const struct solver solvers[] = { { "unipc", unipc, true }, { "dpm++", dpm, true }, { "euler", euler, false } };
+static const struct solver solvers[] = {
+    { "unipc", unipc, true }, { "dpm++", dpm, true }, { "euler", euler, false }, { "renoise", renoise, true }
+};
 
 static const struct solver *find(const char *name)
 {
@@ -133,7 +152,7 @@ gv_status gv_sampler_open(struct sampler *s, struct run *r, const struct sampler
     const struct solver *solver = find(config->solver);
     *s = (struct sampler){ .config = *config, .schedule = *schedule };
     if (!solver)
-        return gv_fail(&r->err, GV_ERR_ARGUMENT, "solver is \"%s\"; unipc, dpm++ and euler are known", config->solver);
+        return gv_fail(&r->err, GV_ERR_ARGUMENT, "solver is \"%s\"; unipc, dpm++, euler and renoise are known", config->solver);
     if (config->order < 1 || config->order > 2)
         return gv_fail(&r->err, GV_ERR_UNSUPPORTED, "solver_order %d is not supported; 1 and 2 are", config->order);
     if (!solver->history)

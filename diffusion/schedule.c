@@ -69,6 +69,25 @@ static void fill_flow_match_euler(struct schedule *s, double shift)
     }
 }
 
+/* CausVid's three times, as trained; their σ is that of the nearest of 1,000 shifted levels. */
+static gv_status fill_causvid(struct schedule *s, double shift, struct error *e)
+{
+    static const float times[] = { 1000, 757, 522 };
+    if (s->steps != 3)
+        return gv_fail(e, GV_ERR_ARGUMENT, "steps is %d; the causvid schedule has 3", s->steps);
+    for (int i = 0; i < 3; i++) {
+        double nearest = 2;
+        for (int k = 0; k < 1000; k++) {
+            double sigma = shifted(linspace(1, 0, 1001, k), shift);
+            if (fabs(sigma * 1000 - (double)times[i]) < fabs(nearest * 1000 - (double)times[i]))
+                nearest = sigma;
+        }
+        s->time[i] = times[i];
+        s->sigma[i] = (float)nearest;
+    }
+    return GV_OK;
+}
+
 gv_status gv_schedule_build(struct schedule *s, const char *name, int steps, double shift, struct error *e)
 {
     if (steps < 1 || steps > GV_MAX_STEPS)
@@ -81,6 +100,8 @@ gv_status gv_schedule_build(struct schedule *s, const char *name, int steps, dou
         fill_flow_match_euler(s, shift);
         return GV_OK;
     }
+    if (!strcmp(name, "causvid"))
+        return fill_causvid(s, shift, e);
     for (size_t i = 0; i < sizeof grids / sizeof *grids; i++)
         if (!strcmp(name, grids[i].name)) {
             fill(s, &grids[i], shift);

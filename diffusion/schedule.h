@@ -7,7 +7,8 @@
  *   diffusers-dpm         DPMSolverMultistepScheduler with use_flow_sigmas
  *   wan-unipc, wan-dpm    Wan-Video/Wan2.1 wan/utils/fm_solvers_unipc.py, fm_solvers.py
  *   flow-match-euler      FlowMatchEulerDiscreteScheduler (a shift in its config applies twice, as it does there)
- *   self-forcing          guandeh17/Self-Forcing utils/scheduler.py */
+ *   self-forcing          guandeh17/Self-Forcing utils/scheduler.py
+ *   causvid               tianweiy/CausVid: 3 steps at fixed times */
 #ifndef GV_DIFFUSION_SCHEDULE_H
 #define GV_DIFFUSION_SCHEDULE_H
 

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "pipelines/bench.h"
+#include "pipelines/options.h"
 #include "pipelines/report.h"
 
 unsigned gv_api_version(void)
@@ -218,14 +219,6 @@ gv_status gv_video_estimate(gv_session *s, const gv_video_request *request, gv_e
     return status;
 }
 
-static const char *option(const gv_video_request *q, const char *name)
-{
-    for (size_t i = 0; i < q->option_count; i++)
-        if (q->options[i].name && !strcmp(q->options[i].name, name))
-            return q->options[i].value;
-    return NULL;
-}
-
 static gv_status sink_open(struct video_job *job, const gv_video_request *q, struct error *e)
 {
     if (!q->output_path)
@@ -234,7 +227,7 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
     if (!recipe)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
     const struct sink_params p = { .path = q->output_path,
-                                   .format = option(q, "format"),
+                                   .format = gv_option_value(q, "format"),
                                    .width = job->width,
                                    .height = job->height,
                                    .fps = job->fps,
@@ -284,10 +277,8 @@ char *gv_model_describe(const gv_model *m)
 
 char *gv_model_options_json(const gv_model *m)
 {
-    (void)m;
-    return strdup("[{\"name\": \"format\", \"type\": \"string\", \"range\": \"see gv_output_formats\", \"default\": \"the "
-                  "output's extension\","
-                  " \"help\": \"container of the output; needed for stdout\"}]");
+    (void)m; /* every video model has the same */
+    return gv_options_json();
 }
 
 char *gv_devices_json(void)

@@ -23,6 +23,7 @@ struct video_defaults {
     int    text_length; /* tokens after padding */
     int    width, height, frames, steps;
     double fps, guidance, shift;
+    int    causal_block, causal_window, causal_sink, causal_steps; /* block 0: the model does not generate causally */
 };
 
 struct gv_model {

@@ -6,6 +6,7 @@
 
 #include "io/image.h"
 #include "io/text_clean.h"
+#include "pipelines/options.h"
 #include "pipelines/video.h"
 
 enum { MAX_SIDE = 16384, MAX_FRAMES = 100000, MAX_TOKENS = 1 << 22 };
@@ -34,8 +35,8 @@ static int rounded(double side, int grid)
 static void fill_size(struct video_job *job, int w, int h)
 {
     const struct video_defaults *d = &job->model->defaults;
-    double area = (double)d->width * d->height, ratio = (double)d->width / d->height;
-    int    grid = pixels_per_token(job->model);
+    double                       area = (double)d->width * d->height, ratio = (double)d->width / d->height;
+    int                          grid = pixels_per_token(job->model);
     if (job->first.rgb)
         ratio = (double)job->first.width / job->first.height;
     if (w && h) {
@@ -71,17 +72,19 @@ static gv_status settle_length(struct video_job *job, const gv_video_request *q,
     if (wanted - job->frames > scale / 2)
         job->frames += scale;
     if (job->frames != wanted)
-        gv_log(&job->model->engine->log, GV_LOG_WARN, "%d frames are not %d·n + 1: %d frames are made", wanted, scale, job->frames);
+        gv_log(&job->model->engine->log, GV_LOG_WARN, "%d frames are not %d·n + 1: %d frames are made", wanted, scale,
+               job->frames);
     job->latent_frames = (job->frames - 1) / scale + 1;
     job->latent_height = job->height / job->model->vae->space_scale;
     job->latent_width = job->width / job->model->vae->space_scale;
-    int64_t tokens = job->latent_frames * (job->height / pixels_per_token(job->model)) * (job->width / pixels_per_token(job->model));
+    int64_t tokens =
+        job->latent_frames * (job->height / pixels_per_token(job->model)) * (job->width / pixels_per_token(job->model));
     if (tokens > MAX_TOKENS)
-        return gv_fail(e, GV_ERR_ARGUMENT, "%d frames of %dx%d are %lld tokens; %d are possible", job->frames, job->width, job->height,
-                       (long long)tokens, MAX_TOKENS);
+        return gv_fail(e, GV_ERR_ARGUMENT, "%d frames of %dx%d are %lld tokens; %d are possible", job->frames, job->width,
+                       job->height, (long long)tokens, MAX_TOKENS);
     if (job->latent_frames % job->model->dit->config.patch[0])
-        return gv_fail(e, GV_ERR_ARGUMENT, "%d frames are %lld latent frames, not a multiple of the model's patch of %d", job->frames,
-                       (long long)job->latent_frames, job->model->dit->config.patch[0]);
+        return gv_fail(e, GV_ERR_ARGUMENT, "%d frames are %lld latent frames, not a multiple of the model's patch of %d",
+                       job->frames, (long long)job->latent_frames, job->model->dit->config.patch[0]);
     return GV_OK;
 }
 
@@ -91,32 +94,105 @@ struct solver_choice {
     const char *solver, *schedule;
     int         order;
 };
-static const struct solver_choice choices[] = { { "unipc", "diffusers-unipc", 2 }, { "dpm++", "diffusers-dpm", 2 }, { "euler", "flow-match-euler", 1 } };
+static const struct solver_choice choices[] = {
+    { "unipc", "diffusers-unipc", 2 },
+    { "dpm++", "diffusers-dpm", 2 },
+    { "euler", "flow-match-euler", 1 },
+};
+
+/* Published causal models whose checkpoints do not say what they are. window counts latent frames, sink lies inside it. */
+struct causal_preset {
+    const char   *name;
+    struct causal causal;
+    int           steps;
+    double        shift;
+    const char   *schedule;
+};
+static const struct causal_preset presets[] = {
+    { "self-forcing", { .block = 3 }, 4, 5, "self-forcing" },                      /* configs/self_forcing_dmd.yaml */
+    { "causvid", { .block = 3 }, 3, 8, "causvid" },                                /* configs/wan_causal_dmd.yaml */
+    { "longlive", { .block = 3, .window = 12, .sink = 3 }, 4, 5, "self-forcing" }, /* configs/longlive_inference.yaml */
+};
+
+/* What "causal" asks for; *out stays as it is where it is off. */
+static gv_status causal_of(const gv_model *m, const char *value, struct causal_preset *out, struct error *e)
+{
+    const struct video_defaults *d = &m->defaults;
+    if (!value || !strcmp(value, "off"))
+        return GV_OK;
+    if (!strcmp(value, "on")) {
+        if (!d->causal_block)
+            return gv_fail(e, GV_ERR_ARGUMENT,
+                           "causal: %s/genvid.json says nothing of it; name a preset: self-forcing, causvid, longlive",
+                           m->path);
+        *out = (struct causal_preset){
+            "on", { d->causal_block, d->causal_window, d->causal_sink }, d->causal_steps, d->shift, "self-forcing"
+        };
+        return GV_OK;
+    }
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (!strcmp(presets[i].name, value)) {
+            *out = presets[i];
+            return GV_OK;
+        }
+    return gv_fail(e, GV_ERR_ARGUMENT, "causal is \"%s\"; off, on, self-forcing, causvid and longlive are possible", value);
+}
+
+static gv_status settle_causal(struct video_job *job, const struct causal_preset *p, struct error *e)
+{
+    const struct causal *c = &p->causal;
+    if (c->window && c->window < c->block + c->sink)
+        return gv_fail(e, GV_ERR_MODEL, "causal: a window of %d latent frames does not hold a block of %d and a sink of %d",
+                       c->window, c->block, c->sink);
+    if (job->model->dit->config.in_channels != job->model->vae->z)
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "causal: a model that takes its picture as channels does not generate causally");
+    if (job->model->dit->config.patch[0] != 1)
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "causal: the model's patches span %d latent frames",
+                       job->model->dit->config.patch[0]);
+    job->causal = *c;
+    return GV_OK;
+}
+
+static gv_status choose_solver(struct video_job *job, const char *name, struct error *e)
+{
+    if (!name || !strcmp(name, job->sampler.solver))
+        return GV_OK;
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        if (!strcmp(choices[i].solver, name)) {
+            job->sampler = (struct sampler_config){ .solver = choices[i].solver, .order = choices[i].order };
+            job->schedule_name = choices[i].schedule;
+            return GV_OK;
+        }
+    return gv_fail(e, GV_ERR_ARGUMENT, "solver is \"%s\"; unipc, dpm++ and euler are possible", name);
+}
 
 static gv_status settle_solver(struct video_job *job, const gv_video_request *q, struct error *e)
 {
-    const gv_model *m = job->model;
-    job->steps = q->steps ? q->steps : m->defaults.steps;
-    job->shift = q->shift != 0 ? q->shift : m->defaults.shift;
+    const gv_model      *m = job->model;
+    const char          *schedule = gv_option_value(q, "schedule");
+    struct causal_preset preset = { .steps = m->defaults.steps, .shift = m->defaults.shift };
+    job->sampler = m->sampler;
+    job->schedule_name = m->schedule;
+    TRY(causal_of(m, gv_option_value(q, "causal"), &preset, e));
+    if (preset.causal.block) {
+        TRY(settle_causal(job, &preset, e));
+        job->sampler = (struct sampler_config){ .solver = "renoise", .order = 1 };
+        job->schedule_name = preset.schedule;
+    }
+    TRY(choose_solver(job, q->solver, e));
+    if (schedule)
+        job->schedule_name = schedule;
+    job->steps = q->steps ? q->steps : preset.steps;
+    job->shift = q->shift != 0 ? q->shift : preset.shift;
     TRY(in_range("steps", job->steps, 1, GV_MAX_STEPS, e));
     TRY(in_range("shift", job->shift, 0.01, 100, e));
-    job->sampler = m->sampler;
-    strcpy(job->schedule_name, m->schedule);
-    if (q->solver && strcmp(q->solver, m->sampler.solver)) {
-        size_t i = 0;
-        while (i < sizeof choices / sizeof *choices && strcmp(choices[i].solver, q->solver))
-            i++;
-        if (i == sizeof choices / sizeof *choices)
-            return gv_fail(e, GV_ERR_ARGUMENT, "solver is \"%s\"; unipc, dpm++ and euler are possible", q->solver);
-        job->sampler = (struct sampler_config){ .solver = choices[i].solver, .order = choices[i].order };
-        strcpy(job->schedule_name, choices[i].schedule);
-    }
     return gv_schedule_build(&job->schedule, job->schedule_name, job->steps, job->shift, e);
 }
 
 /* ---- words and picture ---- */
 
-static gv_status settle_prompt(struct video_job *job, const char *text, char **clean, struct prompt *out, const char *field, struct error *e)
+static gv_status settle_prompt(struct video_job *job, const char *text, char **clean, struct prompt *out, const char *field,
+                               struct error *e)
 {
     const gv_model *m = job->model;
     int             cut = 0, room = m->defaults.text_length < GV_MAX_TEXT ? m->defaults.text_length : GV_MAX_TEXT;
@@ -126,7 +202,8 @@ static gv_status settle_prompt(struct video_job *job, const char *text, char **c
     TRY(gv_text_clean(text, clean, e));
     TRY(gv_tokenizer_encode(m->tokenizer, *clean, true, out->ids, room, &out->n, &cut, e));
     if (cut)
-        gv_log(&m->engine->log, GV_LOG_WARN, "%s is %d tokens too long for this model's %d: its end is not read", field, cut, room);
+        gv_log(&m->engine->log, GV_LOG_WARN, "%s is %d tokens too long for this model's %d: its end is not read", field, cut,
+               room);
     return GV_OK;
 }
 
@@ -137,7 +214,8 @@ static gv_status settle_picture(struct video_job *job, const gv_video_request *q
         return gv_fail(e, GV_ERR_UNSUPPORTED, "last_image: this model does not take a last frame");
     bool by_channels = m->dit->config.in_channels != m->vae->z;
     if (!q->first_image)
-        return by_channels ? gv_fail(e, GV_ERR_ARGUMENT, "first_image is missing: %s makes video from a picture", m->path) : GV_OK;
+        return by_channels ? gv_fail(e, GV_ERR_ARGUMENT, "first_image is missing: %s makes video from a picture", m->path)
+                           : GV_OK;
     if (!by_channels && !m->known_first)
         return gv_fail(e, GV_ERR_UNSUPPORTED, "first_image: %s makes video from text alone", m->path);
     return gv_image_read(&job->first, q->first_image, e);
@@ -145,16 +223,7 @@ static gv_status settle_picture(struct video_job *job, const gv_video_request *q
 
 static gv_status settle_options(const gv_video_request *q, struct error *e)
 {
-    if (q->option_count && !q->options)
-        return gv_fail(e, GV_ERR_ARGUMENT, "option_count is %zu and options is missing", q->option_count);
-    for (size_t i = 0; i < q->option_count; i++) { /* the sink reads "format"; the shipped models have none */
-        if (!q->options[i].name)
-            return gv_fail(e, GV_ERR_ARGUMENT, "options[%zu] has no name", i);
-        if (strcmp(q->options[i].name, "format"))
-            return gv_fail(e, GV_ERR_ARGUMENT, "this model has no option called \"%s\"", q->options[i].name);
-        if (!q->options[i].value)
-            return gv_fail(e, GV_ERR_ARGUMENT, "option \"%s\" has no value", q->options[i].name);
-    }
+    TRY(gv_options_check(q, e));
     if (q->noise && strcmp(q->noise, "genvid"))
         return gv_fail(e, GV_ERR_ARGUMENT, "noise is \"%s\"; genvid is possible", q->noise);
     if (q->view != GV_VIEW_FLAT)
@@ -192,7 +261,8 @@ gv_status gv_video_job_open(struct video_job *job, const gv_video_request *q, st
     if (!status)
         status = settle_prompt(job, q->prompt, &job->prompt_text, &job->prompt, "prompt", e);
     if (!status)
-        status = settle_prompt(job, job->guidance == 1 ? NULL : q->negative_prompt, &job->negative_text, &job->negative, "negative_prompt", e);
+        status = settle_prompt(job, job->guidance == 1 ? NULL : q->negative_prompt, &job->negative_text, &job->negative,
+                               "negative_prompt", e);
     if (status)
         gv_video_job_close(job);
     return status;

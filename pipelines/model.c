@@ -74,8 +74,10 @@ static gv_status read_scheduler(gv_model *m, struct error *e)
         m->defaults.shift = gv_json_number(&v, "shift", 0.01, 100, 1);
         status = gv_json_done(&v);
     } else {
-        status = gv_json_fail(&v, "_class_name", GV_ERR_UNSUPPORTED,
-                              "is \"%s\"; UniPCMultistepScheduler, DPMSolverMultistepScheduler and FlowMatchEulerDiscreteScheduler are read", kind);
+        status = gv_json_fail(
+            &v, "_class_name", GV_ERR_UNSUPPORTED,
+            "is \"%s\"; UniPCMultistepScheduler, DPMSolverMultistepScheduler and FlowMatchEulerDiscreteScheduler are read",
+            kind);
     }
     json_decref(root);
     return status;
@@ -96,6 +98,11 @@ static gv_status read_sidecar_fields(gv_model *m, const struct json_view *v)
     d->shift = gv_json_number(v, "shift", 0.01, 100, d->shift);
     m->known_first = gv_json_bool(v, "known_first_frame", m->known_first);
     m->trained = strcmp(gv_json_string(v, "weights", "trained"), "random") != 0;
+    struct json_view causal = gv_json_object(v, "causal", false);
+    d->causal_block = (int)gv_json_int(&causal, "block", 1, 1000, 0);
+    d->causal_window = (int)gv_json_int(&causal, "window", 0, 100000, 0);
+    d->causal_sink = (int)gv_json_int(&causal, "sink", 0, 1000, 0);
+    d->causal_steps = (int)gv_json_int(&causal, "steps", 1, GV_MAX_STEPS, 4);
     json_t *words = json_object_get(v->value, "words");
     if (json_is_array(words) && !(m->words_json = json_dumps(words, JSON_COMPACT)))
         return gv_fail(v->e, GV_ERR_MEMORY, "no memory for the vocabulary of %s", v->file);
@@ -126,7 +133,8 @@ static gv_status read_index(gv_model *m, const struct json_view *v, bool *image)
     m->known_first = gv_json_bool(v, "expand_timesteps", false);
     TRY(gv_json_done(v));
     if (strcmp(pipeline, "WanPipeline") && strcmp(pipeline, "WanImageToVideoPipeline"))
-        return gv_json_fail(v, "_class_name", GV_ERR_UNSUPPORTED, "is \"%s\"; WanPipeline and WanImageToVideoPipeline are read", pipeline);
+        return gv_json_fail(v, "_class_name", GV_ERR_UNSUPPORTED, "is \"%s\"; WanPipeline and WanImageToVideoPipeline are read",
+                            pipeline);
     if (has_part(v, "transformer_2"))
         return gv_json_fail(v, "transformer_2", GV_ERR_UNSUPPORTED, "(a model of two experts) is not supported");
     *image = has_part(v, "image_encoder");
@@ -157,22 +165,26 @@ static gv_status check_fit(const gv_model *m, struct error *e)
     const struct dit_config *c = &m->dit->config;
     int                      z = m->vae->z;
     if (c->text_dim != m->text->width)
-        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer's text_dim is %d, the text encoder's d_model %d: they do not belong together", m->path,
-                       c->text_dim, m->text->width);
+        return gv_fail(e, GV_ERR_MODEL,
+                       "%s: the transformer's text_dim is %d, the text encoder's d_model %d: they do not belong together",
+                       m->path, c->text_dim, m->text->width);
     if (c->out_channels != z)
-        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer's out_channels is %d, the VAE's z_dim %d: they do not belong together", m->path,
+        return gv_fail(e, GV_ERR_MODEL,
+                       "%s: the transformer's out_channels is %d, the VAE's z_dim %d: they do not belong together", m->path,
                        c->out_channels, z);
     if (c->in_channels != z && c->in_channels != 2 * z + m->vae->time_scale)
-        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s: the transformer's in_channels is %d; with this VAE %d or %d are supported", m->path, c->in_channels,
-                       z, 2 * z + m->vae->time_scale);
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s: the transformer's in_channels is %d; with this VAE %d or %d are supported",
+                       m->path, c->in_channels, z, 2 * z + m->vae->time_scale);
     if (gv_tokenizer_size(m->tokenizer) > m->text->vocabulary)
-        return gv_fail(e, GV_ERR_MODEL, "%s: the tokenizer has %d pieces, the text encoder %d: they do not belong together", m->path,
-                       gv_tokenizer_size(m->tokenizer), m->text->vocabulary);
+        return gv_fail(e, GV_ERR_MODEL, "%s: the tokenizer has %d pieces, the text encoder %d: they do not belong together",
+                       m->path, gv_tokenizer_size(m->tokenizer), m->text->vocabulary);
     if (m->image && c->image_dim != m->image->width)
-        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer's image_dim is %d, the image encoder's hidden_size %d: they do not belong together",
+        return gv_fail(e, GV_ERR_MODEL,
+                       "%s: the transformer's image_dim is %d, the image encoder's hidden_size %d: they do not belong together",
                        m->path, c->image_dim, m->image->width);
     if (c->image_dim && !m->image)
-        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer wants image features, and model_index.json names no image_encoder", m->path);
+        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer wants image features, and model_index.json names no image_encoder",
+                       m->path);
     return GV_OK;
 }
 
@@ -189,7 +201,9 @@ static gv_status open_all(gv_model *m, struct error *e)
     if (status)
         return status;
     /* Wan's own: 480p, 81 frames at 16 a second (wan.md's table of defaults, diffusers' pipeline signature) */
-    m->defaults = (struct video_defaults){ .text_length = 512, .width = 832, .height = 480, .frames = 81, .steps = 50, .fps = 16, .guidance = 5 };
+    m->defaults = (struct video_defaults){
+        .text_length = 512, .width = 832, .height = 480, .frames = 81, .steps = 50, .fps = 16, .guidance = 5
+    };
     TRY(read_scheduler(m, e));
     TRY(read_sidecar(m, e));
     TRY(open_parts(m, image, e));

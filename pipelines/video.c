@@ -2,11 +2,12 @@
  *
  *   text      ids → features of each row (the prompt; the negative prompt where guidance is on)
  *   image     the picture → known latent frame, or condition channels and CLIP tokens
- *   denoise   noise → latents, one solver step at a time
- *   decode    latents → frames, one latent frame at a time, each handed on as it comes
+ *   for each block of latent frames (one block is the whole clip, but for causal generation):
+ *     denoise   noise → latents, one solver step at a time; a causal block is then committed to the history
+ *     decode    latents → frames, one latent frame at a time, each handed on as it comes
  *
- * Only this file loops over steps and frames, and only it calls the user. Stages are no-ops after a failure: there is one
- * close and no goto. The same code runs on the null device, where it yields the peak of memory. */
+ * Only this file loops over blocks, steps and frames, and only it calls the user. Stages are no-ops after a failure: there is
+ * one close and no goto. The same code runs on the null device, where it yields the peak of memory. */
 #include "pipelines/video.h"
 
 #include <stdio.h>
@@ -15,6 +16,22 @@
 #include <time.h>
 
 #include "io/image.h"
+
+/* Some latent frames that are denoised together. */
+struct block {
+    int     index;
+    int64_t t0, T; /* first latent frame, how many */
+    bool    last;
+};
+
+/* Decoding goes on from block to block. */
+struct decoding {
+    struct vae_stream *stream;
+    int64_t            next;   /* latent frame */
+    double             flops;  /* of the last one */
+    float             *pixels; /* host [time_scale, H, W, 3] */
+    uint8_t           *rgb;    /* of one frame */
+};
 
 /* What the stages hand to each other. */
 struct video_state {
@@ -26,7 +43,10 @@ struct video_state {
     struct dit_condition condition[2];
     struct tensor        known;    /* f32 [1, h, w, z]: the first latent frame, or absent */
     struct tensor        channels; /* f32 [T, h, w, C_in - z]: what is told beside the latents, or absent */
-    struct loop_state    loop;
+    struct loop_state    loop;     /* of the block */
+    struct dit_history   history;  /* causal: keys and values of the blocks before */
+    struct decoding      decoding;
+    bool                 dit_pinned, vae_pinned;
 };
 
 static double now(void)
@@ -51,27 +71,36 @@ static void tell(struct video_state *v, const char *stage, int64_t done, int64_t
         gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the progress callback");
 }
 
-static double stage_begin(struct video_state *v, const char *name)
+static double stage_begin(struct video_state *v)
 {
     gv_run_enter(v->run, "%s", "");
     v->run->stage[0] = 0;
-    tell(v, name, 0, 1);
     return now();
 }
 
 static void stage_end(struct video_state *v, const char *name, double began)
 {
     struct video_report *p = v->report;
-    if (p && v->run->err.code == GV_OK)
-        p->stage[p->n_stages++] = (struct stage_time){ name, now() - began };
+    int                  i = 0;
+    while (i < p->n_stages && strcmp(p->stage[i].name, name))
+        i++;
+    if (i == p->n_stages)
+        p->stage[p->n_stages++] = (struct stage_time){ .name = name };
+    p->stage[i].seconds += now() - began;
 }
 
-/* ---- parts: pinned for their stage ---- */
+/* ---- parts: pinned while their stage lasts ---- */
 
-static void pin(struct video_state *v, struct weights *w, bool stream)
+static void pin(struct video_state *v, struct weights *w, bool stream, bool *pinned)
 {
-    if (gv_run_ready(v->run))
-        gv_weights_pin(w, v->run->device, stream, &v->run->err);
+    *pinned = gv_run_ready(v->run) && !gv_weights_pin(w, v->run->device, stream, &v->run->err);
+}
+
+static void unpin(struct video_state *v, struct weights *w, bool stream, bool *pinned)
+{
+    if (*pinned)
+        gv_weights_unpin(w, v->run->device, stream, v->job->residency.drop);
+    *pinned = false;
 }
 
 /* ---- text ---- */
@@ -90,16 +119,16 @@ static void stage_text(struct video_state *v)
 {
     const struct video_job *job = v->job;
     struct weights         *w = job->model->text->weights;
-    double                  began = stage_begin(v, "text");
-    pin(v, w, job->residency.stream);
-    bool pinned = v->run->err.code == GV_OK;
+    double                  began = stage_begin(v);
+    bool                    pinned;
+    tell(v, "text", 0, 1);
+    pin(v, w, job->residency.stream, &pinned);
     v->rows = job->guidance == 1 ? 1 : 2;
     for (int i = 0; i < v->rows; i++) {
         v->condition[i].text = encode_text(v, i ? &job->negative : &job->prompt);
         v->condition[i].text_len = job->model->defaults.text_length;
     }
-    if (pinned)
-        gv_weights_unpin(w, v->run->device, job->residency.stream, job->residency.drop);
+    unpin(v, w, job->residency.stream, &pinned);
     tell(v, "text", 1, 1);
     stage_end(v, "text", began);
 }
@@ -197,8 +226,8 @@ static void encode_clip(struct video_state *v)
     struct mark                 mark = arena_mark(&r->scratch);
     struct tensor               pixels = gv_scratch(r, GV_F32, 4, DIMS(1, m->size, m->size, 3));
     float                      *host = calloc((size_t)m->size * (size_t)m->size * 3, sizeof *host);
-    pin(v, m->weights, job->residency.stream);
-    bool pinned = r->err.code == GV_OK;
+    bool                        pinned;
+    pin(v, m->weights, job->residency.stream, &pinned);
     if (!host)
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
     else if (!dry(r) && gv_run_ready(r))
@@ -207,8 +236,7 @@ static void encode_clip(struct video_state *v)
     gv_sync(r);
     if (gv_run_ready(r))
         m->model->encode(r, m, out, pixels);
-    if (pinned)
-        gv_weights_unpin(m->weights, r->device, job->residency.stream, job->residency.drop);
+    unpin(v, m->weights, job->residency.stream, &pinned);
     free(host);
     arena_release(&r->scratch, mark);
     for (int i = 0; i < v->rows; i++)
@@ -221,15 +249,15 @@ static void stage_image(struct video_state *v)
     struct weights         *w = job->model->vae->encoder;
     if (!job->first.rgb || !gv_run_ready(v->run))
         return;
-    double began = stage_begin(v, "image");
-    pin(v, w, false);
-    bool pinned = v->run->err.code == GV_OK;
+    double began = stage_begin(v);
+    bool   pinned;
+    tell(v, "image", 0, 1);
+    pin(v, w, false, &pinned);
     if (job->model->dit->config.in_channels == job->model->vae->z)
         encode_known(v);
     else
         encode_channels(v);
-    if (pinned)
-        gv_weights_unpin(w, v->run->device, false, job->residency.drop);
+    unpin(v, w, false, &pinned);
     if (job->model->image)
         encode_clip(v);
     tell(v, "image", 1, 1);
@@ -238,33 +266,63 @@ static void stage_image(struct video_state *v)
 
 /* ---- denoise ---- */
 
-static void begin_loop(struct video_state *v)
+static int64_t tokens_per_frame(const struct video_job *job)
+{
+    const int *patch = job->model->dit->config.patch;
+    return job->latent_height / patch[1] * (job->latent_width / patch[2]);
+}
+
+static bool causal(const struct video_state *v)
+{
+    return v->job->causal.block > 0;
+}
+
+/* The next block of a clip; false after the last. */
+static bool next_block(const struct video_state *v, struct block *b)
+{
+    int64_t end = v->job->latent_frames, size = causal(v) ? v->job->causal.block : end;
+    b->index++;
+    b->t0 += b->T;
+    b->T = end - b->t0 < size ? end - b->t0 : size;
+    b->last = b->t0 + b->T == end;
+    return b->T > 0 && gv_run_ready(v->run);
+}
+
+/* Latents and solver of a block at its first step, or where a written-down render left off. */
+static void begin_loop(struct video_state *v, const struct block *b)
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
     struct loop_state      *s = &v->loop;
-    s->x = gv_scratch(r, GV_F32, 4, DIMS(job->latent_frames, job->latent_height, job->latent_width, job->model->vae->z));
+    const int64_t           z = job->model->vae->z, frame = job->latent_height * job->latent_width * z;
+    s->x = gv_scratch(r, GV_F32, 4, DIMS(b->T, job->latent_height, job->latent_width, z));
     if (gv_run_ready(r))
         gv_sampler_open(&s->sampler, r, &job->sampler, &job->schedule, s->x);
+    s->sampler.noise = (struct noise_key){ .seed = job->seed, .block = (uint32_t)b->index, .t0 = b->t0 };
     if (job->state_in && !dry(r))
         gv_loop_state_read(r, s, job, job->state_in);
     else if (job->initial_latents)
-        gv_upload(r, s->x, job->initial_latents);
+        gv_upload(r, s->x, job->initial_latents + b->t0 * frame);
     else
-        gv_noise(r, s->x, &(struct noise_key){ .seed = job->seed });
+        gv_noise(r, s->x, &(struct noise_key){ .seed = job->seed, .t0 = b->t0 });
 }
 
-/* What one forward reads and writes. */
+/* What the forwards of a block read and write. */
 struct forward {
     struct dit_prepared *prepared;
     struct tensor        input, output; /* f32 [rows, T, h, w, C_in], [rows, T, h, w, z] */
     int32_t             *group; /* host [rows * tokens]: 0 = the step's time, 1 = known (t = 0); NULL without known tokens */
 };
 
+static bool knows_first(const struct video_state *v, const struct block *b)
+{
+    return present(v->known) && b->index == 0;
+}
+
 /* Tokens of the first latent frame belong to the known group. */
 static int32_t *known_groups(struct video_state *v, int64_t tokens)
 {
-    int64_t  frame = tokens / (v->job->latent_frames / v->job->model->dit->config.patch[0]);
+    int64_t  frame = tokens_per_frame(v->job);
     int32_t *group = calloc((size_t)(v->rows * tokens), sizeof *group);
     if (!group)
         gv_run_fail(v->run, GV_ERR_MEMORY, "no memory for the times of %lld tokens", (long long)tokens);
@@ -273,14 +331,41 @@ static int32_t *known_groups(struct video_state *v, int64_t tokens)
     return group;
 }
 
-static void fill_input(struct video_state *v, struct forward *f)
+static struct forward forward_open(struct video_state *v, const struct block *b)
+{
+    struct run        *r = v->run;
+    const struct dit  *dit = v->job->model->dit;
+    const int64_t     *d = v->loop.x.dim;
+    const int         *patch = dit->config.patch;
+    struct attn_layout grid = { 0 };
+    struct forward     f = { .input = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.in_channels)),
+                             .output = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.out_channels)) };
+    if (!gv_run_ready(r) ||
+        gv_layout_grid(&grid, (int)b->t0 / patch[0], (int)d[0] / patch[0], (int)d[1] / patch[1], (int)d[2] / patch[2], &r->err))
+        return f;
+    if (b->index == 0)
+        v->report->tokens = grid.tokens;
+    f.prepared = dit->model->prepare(r, dit, v->rows, v->condition, &grid);
+    if (knows_first(v, b))
+        f.group = known_groups(v, grid.tokens);
+    gv_layout_free(&grid);
+    return f;
+}
+
+static void forward_close(struct video_state *v, struct forward *f)
+{
+    v->job->model->dit->model->release(f->prepared);
+    free(f->group);
+}
+
+static void fill_input(struct video_state *v, const struct block *b, struct forward *f)
 {
     struct run *r = v->run;
     int64_t     z = v->job->model->vae->z;
     for (int i = 0; i < v->rows; i++) {
         struct tensor in = row(f->input, i);
         gv_copy(r, slice(in, 3, 0, z), v->loop.x);
-        if (present(v->known))
+        if (knows_first(v, b))
             gv_copy(r, slice(slice(in, 3, 0, z), 0, 0, 1), v->known);
         if (present(v->channels))
             gv_copy(r, slice(in, 3, z, in.dim[3] - z), v->channels);
@@ -299,47 +384,48 @@ static struct tensor guided(struct video_state *v, struct forward *f)
     return c;
 }
 
-static void denoise_step(struct video_state *v, struct forward *f)
+static void denoise_step(struct video_state *v, const struct block *b, struct forward *f)
 {
     struct run       *r = v->run;
     const struct dit *dit = v->job->model->dit;
     struct sampler   *s = &v->loop.sampler;
     float             time[2] = { s->schedule.time[s->step], 0 };
     snprintf(r->stage, sizeof r->stage, "step %d", s->step + 1);
-    fill_input(v, f);
-    dit->model->forward(
-        r, dit, f->prepared,
-        &(struct dit_call){ .x = f->input, .v = f->output, .time = time, .n_times = f->group ? 2 : 1, .group = f->group });
+    fill_input(v, b, f);
+    dit->model->forward(r, dit, f->prepared,
+                        &(struct dit_call){ .x = f->input,
+                                            .v = f->output,
+                                            .time = time,
+                                            .n_times = f->group ? 2 : 1,
+                                            .group = f->group,
+                                            .history = causal(v) ? &v->history : NULL });
     gv_run_enter(r, "%s", "");
     gv_sampler_step(r, s, v->loop.x, guided(v, f));
     gv_run_tap(r, "latents", v->loop.x);
     gv_check_finite(r, v->loop.x, "the latents");
 }
 
-static struct forward forward_open(struct video_state *v)
+/* A clean pass over a finished block, at t = 0, leaves its keys and values for the blocks to come. */
+static void commit(struct video_state *v, const struct block *b, struct forward *f)
 {
-    struct run        *r = v->run;
-    const struct dit  *dit = v->job->model->dit;
-    const int64_t     *d = v->loop.x.dim;
-    const int         *patch = dit->config.patch;
-    struct forward     f = { .input = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.in_channels)),
-                             .output = gv_scratch(r, GV_F32, 5, DIMS(v->rows, d[0], d[1], d[2], dit->config.out_channels)) };
-    struct attn_layout grid = { 0 };
-    if (!gv_run_ready(r) || gv_layout_grid(&grid, 0, (int)d[0] / patch[0], (int)d[1] / patch[1], (int)d[2] / patch[2], &r->err))
-        return f;
-    if (v->report)
-        v->report->tokens = grid.tokens;
-    f.prepared = dit->model->prepare(r, dit, v->rows, v->condition, &grid);
-    if (present(v->known))
-        f.group = known_groups(v, grid.tokens);
-    gv_layout_free(&grid);
-    return f;
+    struct run       *r = v->run;
+    const struct dit *dit = v->job->model->dit;
+    float             zero = 0;
+    snprintf(r->stage, sizeof r->stage, "commit");
+    fill_input(v, b, f);
+    dit->model->forward(
+        r, dit, f->prepared,
+        &(struct dit_call){ .x = f->input, .time = &zero, .n_times = 1, .history = &v->history, .commit = true });
 }
 
-static void forward_close(struct video_state *v, struct forward *f)
+/* The history holds the window but for the block itself, or all of the clip. */
+static void history_open(struct video_state *v)
 {
-    v->job->model->dit->model->release(f->prepared);
-    free(f->group);
+    const struct causal *c = &v->job->causal;
+    int64_t frames = c->window ? c->window - c->block : v->job->latent_frames - c->block, each = tokens_per_frame(v->job);
+    v->history = (struct dit_history){ .capacity = (frames > 0 ? frames : 0) * each, .sink = c->sink * each };
+    if (gv_run_ready(v->run))
+        gv_cache_open(&v->history.cache, v->run->device, SIZE_MAX, &v->run->err);
 }
 
 static bool stopped_early(const struct video_state *v)
@@ -347,33 +433,47 @@ static bool stopped_early(const struct video_state *v)
     return v->job->stop_after && v->loop.sampler.step >= v->job->stop_after;
 }
 
-static void stage_denoise(struct video_state *v)
+/* On the null device every step takes the same: one stands for all. */
+static void run_steps(struct video_state *v, const struct block *b, struct forward *f)
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
-    struct weights         *w = job->model->dit->weights;
-    double                  began = stage_begin(v, "denoise");
-    pin(v, w, job->residency.stream);
-    bool pinned = r->err.code == GV_OK;
-    begin_loop(v);
-    struct mark    mark = arena_mark(&r->scratch);
-    struct forward f = forward_open(v);
-    double         flops = r->flops;
+    int64_t                 blocks = causal(v) ? (job->latent_frames + job->causal.block - 1) / job->causal.block : 1;
+    double                  flops = r->flops;
     while (v->loop.sampler.step < job->steps && gv_run_ready(r) && !stopped_early(v)) {
-        denoise_step(v, &f);
-        tell(v, "denoise", v->loop.sampler.step, job->steps);
-        if (dry(r)) { /* every step takes the same */
+        denoise_step(v, b, f);
+        tell(v, "denoise", b->index * job->steps + v->loop.sampler.step, blocks * job->steps);
+        if (dry(r)) {
             r->flops += (r->flops - flops) * (job->steps - 1);
-            break;
+            return;
         }
     }
+}
+
+static void stage_denoise(struct video_state *v, const struct block *b)
+{
+    struct run             *r = v->run;
+    const struct video_job *job = v->job;
+    double                  began = stage_begin(v);
+    if (b->index == 0) {
+        pin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
+        if (causal(v))
+            history_open(v);
+        tell(v, "denoise", 0, job->steps);
+    }
+    begin_loop(v, b);
+    struct mark    mark = arena_mark(&r->scratch);
+    struct forward f = forward_open(v, b);
+    run_steps(v, b, &f);
+    if (knows_first(v, b))
+        gv_copy(r, slice(v->loop.x, 0, 0, 1), v->known);
+    if (causal(v) && !b->last && gv_run_ready(r))
+        commit(v, b, &f);
     forward_close(v, &f);
     arena_release(&r->scratch, mark);
     r->stage[0] = 0;
-    if (present(v->known))
-        gv_copy(r, slice(v->loop.x, 0, 0, 1), v->known);
-    if (pinned)
-        gv_weights_unpin(w, r->device, job->residency.stream, job->residency.drop);
+    if (b->last)
+        unpin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
     if (job->state_out && !dry(r))
         gv_loop_state_write(r, &v->loop, job, job->state_out);
     stage_end(v, "denoise", began);
@@ -398,81 +498,106 @@ static void hand_on(struct video_state *v, const uint8_t *rgb, int64_t index)
         gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the frame callback");
 }
 
-struct host_frames {
-    float   *pixels; /* [time_scale, H, W, 3] */
-    uint8_t *rgb;    /* of one frame */
-};
+static void decoding_open(struct video_state *v)
+{
+    const struct video_job *job = v->job;
+    const struct vae       *vae = job->model->vae;
+    struct decoding        *d = &v->decoding;
+    size_t                  size = (size_t)job->width * (size_t)job->height * 3;
+    pin(v, vae->decoder, false, &v->vae_pinned);
+    if (!gv_run_ready(v->run))
+        return;
+    d->stream = vae->model->stream_open(v->run, vae, VAE_DECODE);
+    d->pixels = dry(v->run) ? NULL : malloc(size * (size_t)vae->time_scale * sizeof(float));
+    d->rgb = dry(v->run) ? NULL : malloc(size);
+    if (!dry(v->run) && (!d->pixels || !d->rgb))
+        gv_run_fail(v->run, GV_ERR_MEMORY, "no memory for a decoded frame");
+}
 
-/* One latent frame: decoded, downloaded, handed on frame by frame. */
-static void decode_frame(struct video_state *v, struct vae_stream *s, struct tensor frames, int64_t t,
-                         const struct host_frames *host)
+static void decoding_close(struct video_state *v)
+{
+    v->job->model->vae->model->stream_close(v->run, v->decoding.stream);
+    free(v->decoding.pixels);
+    free(v->decoding.rgb);
+    unpin(v, v->job->model->vae->decoder, false, &v->vae_pinned);
+}
+
+/* The next latent frame, z [1, h, w, C]: decoded into frames, downloaded, handed on picture by picture. */
+static void decode_frame(struct video_state *v, struct tensor frames, struct tensor z)
 {
     struct run       *r = v->run;
     const struct vae *vae = v->job->model->vae;
-    int64_t           n = t ? vae->time_scale : 1, first = t ? (t - 1) * vae->time_scale + 1 : 0,
-            size = (int64_t)v->job->width * v->job->height * 3;
-    struct tensor out = slice(frames, 0, 0, n);
-    vae->model->decode(r, s, out, slice(v->loop.x, 0, t, 1));
+    struct decoding  *d = &v->decoding;
+    int64_t           t = d->next++, n = t ? vae->time_scale : 1, first = t ? (t - 1) * vae->time_scale + 1 : 0;
+    int64_t           size = (int64_t)v->job->width * v->job->height * 3;
+    struct tensor     out = slice(frames, 0, 0, n);
+    vae->model->decode(r, d->stream, out, z);
     gv_run_tap(r, "frames", out);
     if (dry(r))
         return;
-    gv_download(r, host->pixels, out);
+    gv_download(r, d->pixels, out);
     for (int64_t i = 0; i < n && gv_run_ready(r); i++) {
-        gv_pixels_from_float(host->rgb, host->pixels + i * size, size);
-        hand_on(v, host->rgb, first + i);
+        gv_pixels_from_float(d->rgb, d->pixels + i * size, size);
+        hand_on(v, d->rgb, first + i);
     }
 }
 
-static void stage_decode(struct video_state *v)
+static void stage_decode(struct video_state *v, const struct block *b)
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
-    const struct vae       *vae = job->model->vae;
-    if (!gv_run_ready(r) || stopped_early(v))
-        return;
-    double             began = stage_begin(v, "decode");
-    size_t             size = (size_t)job->width * (size_t)job->height * 3;
-    struct mark        mark = arena_mark(&r->scratch);
-    struct tensor      frames = gv_scratch(r, GV_F32, 4, DIMS(vae->time_scale, job->height, job->width, 3));
-    struct host_frames host = { 0 };
-    if (!dry(r)) {
-        host = (struct host_frames){ malloc(size * (size_t)vae->time_scale * sizeof(float)), malloc(size) };
-        if (!host.pixels || !host.rgb)
-            gv_run_fail(r, GV_ERR_MEMORY, "no memory for a decoded frame");
-    }
-    pin(v, vae->decoder, false);
-    bool               pinned = r->err.code == GV_OK;
-    struct vae_stream *s = pinned ? vae->model->stream_open(r, vae, VAE_DECODE) : NULL;
-    double             flops = 0;
-    for (int64_t t = 0; s && t < job->latent_frames && gv_run_ready(r); t++) {
-        flops = r->flops;
-        decode_frame(v, s, frames, t, &host);
-        tell(v, "decode", t + 1, job->latent_frames);
-        if (dry(r) && t == 1) { /* every further latent frame takes the same */
-            r->flops += (r->flops - flops) * (double)(job->latent_frames - 2);
+    double                  began = stage_begin(v);
+    struct mark             mark = arena_mark(&r->scratch);
+    struct tensor           frames = gv_scratch(r, GV_F32, 4, DIMS(job->model->vae->time_scale, job->height, job->width, 3));
+    if (b->index == 0)
+        decoding_open(v);
+    for (int64_t t = 0; t < b->T && gv_run_ready(r); t++) {
+        if (dry(r) && v->decoding.next > 1) { /* from the second latent frame on all take the same */
+            r->flops += v->decoding.flops * (double)(b->T - t);
+            v->decoding.next += b->T - t;
             break;
         }
+        double flops = r->flops;
+        decode_frame(v, frames, slice(v->loop.x, 0, t, 1));
+        v->decoding.flops = r->flops - flops;
+        tell(v, "decode", v->decoding.next, job->latent_frames);
     }
-    vae->model->stream_close(r, s);
-    if (pinned)
-        gv_weights_unpin(vae->decoder, r->device, false, job->residency.drop);
-    free(host.pixels);
-    free(host.rgb);
     arena_release(&r->scratch, mark);
     stage_end(v, "decode", began);
 }
 
 /* ---- the path ---- */
 
+/* On the null device, once the window is full every block takes what the last one took. */
+static bool rest_is_known(struct video_state *v, const struct block *b, double flops)
+{
+    const struct causal *c = &v->job->causal;
+    if (!dry(v->run) || !c->window || b->index * c->block <= c->window || b->last)
+        return false;
+    v->run->flops += (v->run->flops - flops) * (double)((v->job->latent_frames - b->t0 - b->T) / c->block);
+    return true;
+}
+
 static void render(struct video_state *v)
 {
+    struct block b = { .index = -1 };
     v->began = now();
     stage_text(v);
     stage_image(v);
-    stage_denoise(v);
-    stage_decode(v);
-    if (v->report)
-        v->report->seconds = now() - v->began;
+    while (next_block(v, &b)) {
+        double      flops = v->run->flops;
+        struct mark mark = arena_mark(&v->run->scratch);
+        stage_denoise(v, &b);
+        if (!stopped_early(v))
+            stage_decode(v, &b);
+        arena_release(&v->run->scratch, mark);
+        if (rest_is_known(v, &b, flops))
+            break;
+    }
+    decoding_close(v);
+    unpin(v, v->job->model->dit->weights, v->job->residency.stream, &v->dit_pinned);
+    gv_cache_close(&v->history.cache);
+    v->report->seconds = now() - v->began;
 }
 
 gv_status gv_pipeline_video(struct video_job *job, const atomic_bool *cancel, struct video_report *report, struct error *e)

@@ -19,6 +19,12 @@ struct residency {
     bool stream; /* layers of the encoders and the transformer are prepared as they are needed */
 };
 
+/* Block-causal generation: frames are made a few at a time, each block reading the keys and values of those before. */
+struct causal {
+    int block;        /* latent frames made together; 0 = all of the clip at once, each seeing all */
+    int window, sink; /* latent frames a block reads, its own among them (0 = all); of these the clip's first, always read */
+};
+
 struct video_job {
     gv_model             *model;
     char                 *prompt_text, *negative_text; /* cleaned; owned */
@@ -29,8 +35,9 @@ struct video_job {
     uint64_t              seed;
     struct sampler_config sampler;
     struct schedule       schedule;
-    char                  schedule_name[32];
+    const char           *schedule_name; /* the model's or the request's */
     double                shift;
+    struct causal         causal;
     int64_t               latent_frames, latent_height, latent_width; /* of the clip */
     struct residency      residency;
 

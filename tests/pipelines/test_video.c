@@ -333,6 +333,57 @@ static void another_thread_can_stop_a_render(void **state)
     studio_close(&s);
 }
 
+/* ---- causal generation ---- */
+
+static struct reel causal_clip(const struct studio *s, const char *preset, int frames, gv_estimate *e)
+{
+    struct reel      r = { 0 };
+    gv_option        option = { "causal", preset };
+    gv_video_request q = request(s, &r);
+    q.options = &option, q.option_count = 1, q.frames = frames;
+    gv_estimate_init(e);
+    gv_video_estimate(s->session, &q, e);
+    gv_video_generate(s->session, &q);
+    assert_string_equal(gv_session_message(s->session), "");
+    assert_int_equal(r.frames, frames);
+    return r;
+}
+
+static void causal_clips_of_any_length_take_the_same_memory(void **state)
+{
+    (void)state;
+    uint64_t bytes[2];
+    for (int i = 0; i < 2; i++) {
+        struct studio s = studio_open(2, "f32", 0);
+        gv_estimate   e;
+        struct reel   r = causal_clip(&s, "longlive", i ? 145 : 73, &e); /* 37 and 19 latent frames: the last block is short */
+        size_t        peak = atomic_load(&s.engine->device->peak);
+        bytes[i] = e.device_bytes;
+        print_message("  longlive: predicted %llu, peak %zu bytes\n", (unsigned long long)e.device_bytes, peak);
+        assert_true((double)e.device_bytes >= 0.99 * (double)peak && (double)e.device_bytes <= 1.01 * (double)peak);
+        free(r.rgb);
+        studio_close(&s);
+    }
+    assert_true(bytes[0] == bytes[1]);
+}
+
+static void causal_frames_do_not_depend_on_threads_and_begin_alike(void **state)
+{
+    (void)state;
+    gv_estimate   e;
+    struct studio one = studio_open(1, NULL, 0), three = studio_open(3, NULL, 0);
+    struct reel   a = causal_clip(&one, "self-forcing", 49, &e), b = causal_clip(&three, "self-forcing", 49, &e);
+    assert_same(&a, &b);
+    /* a block knows nothing of those after it: the longer clip begins with the shorter one (3 blocks of 3: 33 frames) */
+    struct reel c = causal_clip(&one, "self-forcing", 33, &e);
+    assert_memory_equal(a.rgb, c.rgb, c.bytes);
+    free(a.rgb);
+    free(b.rgb);
+    free(c.rgb);
+    studio_close(&one);
+    studio_close(&three);
+}
+
 /* ---- a real picture ---- */
 
 static void a_clip_begins_with_its_picture(void **state)
@@ -370,6 +421,8 @@ int main(void)
         cmocka_unit_test(a_state_of_other_settings_is_refused),
         cmocka_unit_test(a_callback_can_stop_and_nothing_is_left),
         cmocka_unit_test(another_thread_can_stop_a_render),
+        cmocka_unit_test(causal_clips_of_any_length_take_the_same_memory),
+        cmocka_unit_test(causal_frames_do_not_depend_on_threads_and_begin_alike),
         cmocka_unit_test(a_clip_begins_with_its_picture),
     };
     return cmocka_run_group_tests(tests, make_model, remove_model);

@@ -1,0 +1,61 @@
+#include "pipelines/options.h"
+
+#include <jansson.h>
+#include <string.h>
+
+struct option_row {
+    const char *name, *type, *range, *fallback, *help;
+};
+static const struct option_row rows[] = {
+    { "causal", "string", "off, on, self-forcing, causvid, longlive", "off",
+      "make the clip a block of frames after another: any length in the same memory; on: as the model's genvid.json says" },
+    { "schedule", "string",
+      "diffusers-unipc, diffusers-unipc-0.36, diffusers-dpm, wan-unipc, wan-dpm, flow-match-euler, self-forcing",
+      "the solver's own", "grid of noise levels, by the name of its reference" },
+    { "format", "string", "see gv_output_formats", "the output's extension", "container of the output; needed for stdout" },
+};
+enum { N_OPTIONS = sizeof rows / sizeof *rows };
+
+static const struct option_row *find(const char *name)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (!strcmp(rows[i].name, name))
+            return &rows[i];
+    return NULL;
+}
+
+gv_status gv_options_check(const gv_video_request *q, struct error *e)
+{
+    if (q->option_count && !q->options)
+        return gv_fail(e, GV_ERR_ARGUMENT, "option_count is %zu and options is missing", q->option_count);
+    for (size_t i = 0; i < q->option_count; i++) {
+        const gv_option *o = &q->options[i];
+        if (!o->name)
+            return gv_fail(e, GV_ERR_ARGUMENT, "options[%zu] has no name", i);
+        if (!find(o->name))
+            return gv_fail(e, GV_ERR_ARGUMENT, "this model has no option called \"%s\"", o->name);
+        if (!o->value)
+            return gv_fail(e, GV_ERR_ARGUMENT, "option \"%s\" has no value", o->name);
+    }
+    return GV_OK;
+}
+
+const char *gv_option_value(const gv_video_request *q, const char *name)
+{
+    const char *value = NULL;
+    for (size_t i = 0; i < q->option_count; i++)
+        if (!strcmp(q->options[i].name, name))
+            value = q->options[i].value;
+    return value;
+}
+
+char *gv_options_json(void)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", rows[i].name, "type", rows[i].type, "range",
+                                              rows[i].range, "default", rows[i].fallback, "help", rows[i].help));
+    char *text = json_dumps(list, JSON_INDENT(2));
+    json_decref(list);
+    return text;
+}
