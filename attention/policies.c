@@ -14,6 +14,8 @@ static const struct attn_policy *const policies[] = {
     &gv_policy_radial,
     &gv_policy_tiles,
     &gv_policy_bands,
+    &gv_policy_pooled,
+    &gv_policy_antidiagonal,
     NULL,
 };
 

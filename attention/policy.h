@@ -2,12 +2,14 @@
  * no kernel. One file policy_<name>.c and one line in policies.c each.
  *
  * The smallest way to write one is a verdict on blocks, gv_plan_from_blocks (plan.h): a function that is asked about
- * (head, query tile, key block) and answers none, some (the plan's mask decides by pair) or all. */
+ * (head, query tile, key block) and answers none, some (the plan's mask decides by pair) or all. A policy that looks at the
+ * tensors makes block scores (scores.h) and keeps some (select.h); policy_antidiagonal.c is the smallest of those. */
 #ifndef GV_ATTENTION_POLICY_H
 #define GV_ATTENTION_POLICY_H
 
 #include "attention/layout.h"
 #include "attention/plan.h"
+#include "core/run.h"
 
 enum { GV_POLICY_OPTIONS = 8 };
 
@@ -22,8 +24,11 @@ struct attn_policy {
     /* Puts the layout's tokens into the order that the policy wants, before a model sees it; NULL = raster order. */
     gv_status (*order)(struct attn_layout *l, const double *value, struct error *e);
     /* Makes a plan of host memory for `heads` heads; value: of each option, in range. gv_plan_free gives it back. Refuses with
-     * ARGUMENT a layout or options that do not fit, in words that name the option. */
+     * ARGUMENT a layout or options that do not fit, in words that name the option. NULL for scored policies. */
     gv_status (*build)(struct attn_plan *out, const struct attn_layout *l, int heads, const double *value, struct error *e);
+    /* Scored policies: a plan for one call, from its queries [B, N, A, D] and keys [B, M, A_kv, D], in scratch of the run, where
+     * the scores that it came from stay too until the caller's mark. NULL for static ones. */
+    void (*plan)(struct run *r, struct attn_plan *out, struct tensor q, struct tensor k, const double *value);
 };
 
 /* All of them; ends with NULL. */
@@ -33,6 +38,6 @@ const struct attn_policy *const *gv_policies(void);
 gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, double value[GV_POLICY_OPTIONS], struct error *e);
 
 extern const struct attn_policy gv_policy_dense, gv_policy_causal, gv_policy_block_causal, gv_policy_streaming, gv_policy_window,
-    gv_policy_strided, gv_policy_radial, gv_policy_tiles, gv_policy_bands;
+    gv_policy_strided, gv_policy_radial, gv_policy_tiles, gv_policy_bands, gv_policy_pooled, gv_policy_antidiagonal;
 
 #endif

@@ -5,13 +5,15 @@
  *   attn_c.c       one query row at a time; every rule of the contract, nothing fast: the reference
  *   attn_flash.c   the blocked kernel's plan of work: tasks, packing, groups of keys; portable
  *   attn_avx2.c    its inner loops: f32
- *   attn_avx512.c  its inner loops: f32, and bf16 products where the processor has them */
+ *   attn_avx512.c  its inner loops: f32, and bf16 products where the processor has them
+ *   scores_cpu.c   block scores, for policies that choose */
 #ifndef GV_ATTENTION_CPU_ATTN_CPU_H
 #define GV_ATTENTION_CPU_ATTN_CPU_H
 
 #include <string.h>
 
 #include "attention/attention.h"
+#include "attention/scores.h"
 
 /* A run of keys of one source that a tile reads: at most 64. */
 struct attn_segment {
@@ -90,5 +92,10 @@ void gv_attn_write(void *dst, enum dtype type, const float *src, int64_t n);
 void gv_attn_cpu(struct run *r, const struct attn_call *c);
 void gv_attn_c(struct run *r, const struct attn_call *c);
 void gv_attn_merge_cpu(struct run *r, const struct attn_partial *dst, const struct attn_partial *parts, int n);
+
+enum { GV_SCORE_MAX_HEAD = 1024 };
+void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tensor q_same, struct tensor k_same);
+void gv_score_antidiagonal_cpu(struct run *r, const struct score_call *c, int stride);
+void gv_score_exact_cpu(struct run *r, const struct score_call *c, struct tensor lse);
 
 #endif

@@ -26,6 +26,8 @@ static gv_status make(struct made *m, const char *text, int heads, int T, int H,
     TRY(gv_layout_grid(&m->l, 0, T, H, W, e));
     if (policy->order)
         TRY(policy->order(&m->l, m->value, e));
+    if (!policy->build)
+        return gv_fail(e, GV_ERR_ARGUMENT, "not static");
     return policy->build(&m->p, &m->l, heads, m->value, e);
 }
 

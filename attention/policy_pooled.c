@@ -1,0 +1,46 @@
+/* The blocks whose mean key answers a tile's mean query best. With its options this is the choice of several methods:
+ *   SpargeAttn   share=0.5,same=-0.1 (or mass=0.97,crossing=0,same=0.5): blocks whose tokens differ too much to be spoken for by
+ *                their mean are always read, and such tiles read everything
+ *   VSA, fine    share=0.125 over a layout in tiles of 4 x 4 x 4
+ *   Jenga        share=0.2,mass=0.3: what either keeps; near=1, first=blocks of the first frame
+ * Sources: Zhang et al. 2025 (SpargeAttn), Zhang et al. 2025 (VSA), Zhang et al. 2025 (Jenga); their code as described in each
+ * paper. Not subtracting K's mean first: it moves all scores of a row alike. */
+#include "attention/policy.h"
+#include "attention/select.h"
+
+enum { SHARE, MASS, CROSSING, SAME, FIRST, LAST, NEAR };
+static const struct policy_option options[] = {
+    { "share", "share of the blocks to keep; 0 = not by share", 0.5, 0, 1 },
+    { "mass", "share of the scores' sum to keep; 0 = not by mass", 0, 0, 1 },
+    { "crossing", "1: with the block that reaches the mass", 1, 0, 1 },
+    { "same", "self-similarity at or under which a block is always read; -1 = off", -1, -1, 1 },
+    { "first", "first blocks, always kept", 0, 0, 1e6 },
+    { "last", "last blocks, always kept", 0, 0, 1e6 },
+    { "near", "blocks on either side of the tile's own, always kept with it; -1 = none", -1, -1, 1e6 },
+    { 0 },
+};
+
+static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct tensor k, const double *value)
+{
+    const int64_t *d = q.dim, tiles = (d[1] + GV_TILE_Q - 1) / GV_TILE_Q, blocks = (k.dim[1] + GV_KV_BLOCK - 1) / GV_KV_BLOCK;
+    struct keep    keep = { .same = value[SAME], .forced = { (int64_t)value[FIRST], (int64_t)value[LAST], (int64_t)value[NEAR] } };
+    const struct score_call c = { .score = gv_scratch(r, GV_F32, 4, DIMS(d[0], d[2], tiles, blocks)), .q = q, .k = k, .block = GV_KV_BLOCK };
+
+    if (value[SAME] > -1) {
+        keep.q_same = gv_scratch(r, GV_F32, 3, DIMS(d[0], d[2], tiles));
+        keep.k_same = gv_scratch(r, GV_F32, 3, DIMS(d[0], k.dim[2], blocks));
+    }
+    if (value[SHARE] > 0)
+        keep.rule[keep.n_rules++] = (struct select_rule){ .kind = SELECT_SHARE, .amount = value[SHARE], .least = 1 };
+    if (value[MASS] > 0)
+        keep.rule[keep.n_rules++] = (struct select_rule){ .kind = SELECT_MASS, .amount = value[MASS], .crossing = value[CROSSING] != 0, .least = 1 };
+    gv_score_pooled(r, &c, keep.q_same, keep.k_same);
+    gv_plan_from_scores(r, out, &c, &keep, value[MASS] > 0 ? 1 : value[SHARE]);
+}
+
+const struct attn_policy gv_policy_pooled = {
+    .name = "pooled",
+    .help = "the blocks whose mean fits best (SpargeAttn, VSA, Jenga)",
+    .options = options,
+    .plan = plan,
+};

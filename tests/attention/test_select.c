@@ -1,0 +1,428 @@
+/* Block scores, the rules that choose by them, and the policies made of both. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "attention/policy.h"
+#include "attention/select.h"
+#include "attn_cases.h"
+
+static uint64_t       seed;
+static struct device *device;
+
+/* ---- rules ---- */
+
+/* By the text: sort by higher score, then lower index; take while the rule says so. */
+static void slow_select(uint8_t *keep, const float *score, int n, const struct select_rule *rule)
+{
+    double all = 0, sum = 0;
+    int    left = 0, taken = 0;
+
+    for (int i = 0; i < n; i++)
+        if (score[i] > -INFINITY) {
+            all += (double)score[i];
+            left++;
+        }
+    for (; left; left--, taken++) {
+        int best = -1;
+        for (int i = 0; i < n; i++)
+            if (!keep[i] && score[i] > -INFINITY && (best < 0 || score[i] > score[best]))
+                best = i;
+        const double with = sum + (double)score[best];
+        const bool   share = rule->kind == SELECT_SHARE && taken < (int)ceil(rule->amount * n);
+        const bool   mass = rule->kind == SELECT_MASS && (rule->crossing ? sum < rule->amount * all : with <= rule->amount * all);
+        if (!share && !mass && taken >= rule->least)
+            return;
+        keep[best] = 1;
+        sum = with;
+    }
+}
+
+static void rules_choose_what_their_text_says(void **state)
+{
+    uint64_t at = seed;
+
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        const int                n = 1 + (int)rnd_to(&at, 90);
+        const struct select_rule rule = { .kind = (enum select_kind)rnd_to(&at, 2), .amount = (double)rnd_to(&at, 11) / 10,
+                                          .crossing = rnd_to(&at, 2), .least = rnd_to(&at, 3) };
+        float                    score[90];
+        uint8_t                  fast[90] = { 0 }, slow[90] = { 0 };
+        int32_t                  order[90];
+        for (int i = 0; i < n; i++)
+            score[i] = rnd_to(&at, 12) ? (float)rnd_to(&at, 8) : -INFINITY; /* whole numbers: many ties, exact sums */
+        gv_select(fast, score, n, &rule, order);
+        slow_select(slow, score, n, &rule);
+        assert_memory_equal(fast, slow, sizeof fast);
+    }
+}
+
+static void the_crossing_block_is_in_or_out(void **state)
+{
+    static const float p[] = { 3, 10, 2, 5 }; /* of 20: 0.15, 0.5, 0.1, 0.25, but exact */
+    static const struct {
+        double amount;
+        bool   crossing;
+        int    kept;
+    } cases[] = { { 0.8, true, 3 }, { 0.8, false, 2 }, { 0.75, true, 2 }, { 0.75, false, 2 }, { 0.1, true, 1 }, { 0.1, false, 0 }, { 1, true, 4 } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint8_t keep[4] = { 0 };
+        int32_t order[4];
+        gv_select(keep, p, 4, &(struct select_rule){ .kind = SELECT_MASS, .amount = cases[i].amount, .crossing = cases[i].crossing }, order);
+        assert_int_equal(keep[0] + keep[1] + keep[2] + keep[3], cases[i].kept);
+    }
+}
+
+static void asking_for_more_never_drops_a_block(void **state)
+{
+    uint64_t at = seed;
+
+    (void)state;
+    for (int kind = 0; kind < 4; kind++)
+        for (int round = 0; round < 50; round++) {
+            float   score[64];
+            uint8_t before[64] = { 0 };
+            int32_t order[64];
+            for (int i = 0; i < 64; i++)
+                score[i] = fabsf(rnd_normal(&at));
+            for (double amount = 0; amount <= 1; amount += 0.05) {
+                uint8_t keep[64] = { 0 };
+                gv_select(keep, score, 64, &(struct select_rule){ .kind = (enum select_kind)(kind / 2), .amount = amount, .crossing = kind % 2 }, order);
+                for (int i = 0; i < 64; i++)
+                    assert_true(keep[i] >= before[i]);
+                memcpy(before, keep, sizeof keep);
+            }
+        }
+}
+
+static void forced_blocks_are_kept(void **state)
+{
+    (void)state;
+    for (int64_t tile = 0; tile < 10; tile++)
+        for (int block = 64; block <= 128; block *= 2)
+            for (int64_t near = -1; near < 3; near++) {
+                uint8_t   keep[20] = { 0 };
+                const int n = 1280 / block;
+                gv_select_forced(keep, tile, n, block, &(struct forced_blocks){ 2, 1, near });
+                for (int i = 0; i < n; i++) {
+                    const int64_t k0 = (int64_t)i * block, k1 = k0 + block, q0 = tile * 128, q1 = q0 + 128;
+                    const bool    close = near >= 0 && k1 + near * block > q0 && k0 - near * block < q1;
+                    assert_int_equal(keep[i], i < 2 || i == n - 1 || close);
+                }
+            }
+}
+
+/* ---- scores ---- */
+
+/* A case of random tensors with its scores; whole numbers where the test wants exact sums. */
+struct scored {
+    struct attn_case  k;
+    struct run        r;
+    struct score_call c;
+};
+
+static void scored_make(struct scored *s, int Nq, int Nk, int A, int A_kv, int D, int block, uint64_t *at)
+{
+    struct error e = { 0 };
+
+    memset(s, 0, sizeof *s);
+    assert_int_equal(gv_run_open(&s->r, device, GV_F32, 64 << 20, &e), GV_OK);
+    s->c.q = case_tensor(&s->k, GV_F32, 4, DIMS(2, Nq, A, D), at);
+    s->c.k = case_tensor(&s->k, GV_F32, 4, DIMS(2, Nk, A_kv, D), at);
+    s->c.score = case_tensor(&s->k, GV_F32, 4, DIMS(2, A, (Nq + 127) / 128, (Nk + block - 1) / block), NULL);
+    s->c.block = block;
+}
+
+static void scored_free(struct scored *s)
+{
+    assert_int_equal(s->r.err.code, GV_OK);
+    gv_run_close(&s->r);
+    case_free(&s->k);
+}
+
+static double product(const struct scored *s, int64_t b, int64_t h, int64_t q, int64_t k)
+{
+    double        sum = 0;
+    const int64_t kv = h / (s->c.q.dim[2] / s->c.k.dim[2]);
+
+    for (int64_t d = 0; d < s->c.q.dim[3]; d++)
+        sum += (double)get(s->c.q, b, q, h, d) * (double)get(s->c.k, b, k, kv, d);
+    return sum / sqrt((double)s->c.q.dim[3]);
+}
+
+static int64_t end_of(int64_t i, int64_t size, int64_t n)
+{
+    return (i + 1) * size < n ? (i + 1) * size : n;
+}
+
+/* Compares one row of scores with raw values before their softmax. */
+static void expect_softmax(const struct scored *s, int64_t b, int64_t h, int64_t tile, double *x, int64_t n)
+{
+    double max = -INFINITY, sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        max = fmax(max, x[i]);
+    for (int64_t i = 0; i < n; i++)
+        sum += exp(x[i] - max);
+    for (int64_t i = 0; i < n; i++)
+        assert_true(fabs((double)get(s->c.score, b, h, tile, i) - exp(x[i] - max) / sum) < 1e-5);
+}
+
+static void pooled_scores_are_those_of_means(void **state)
+{
+    struct scored s;
+    uint64_t      at = seed;
+
+    (void)state;
+    scored_make(&s, 300, 333, 4, 2, 20, 64, &at);
+    struct tensor q_same = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 3), NULL), k_same = case_tensor(&s.k, GV_F32, 3, DIMS(2, 2, 6), NULL);
+    gv_score_pooled(&s.r, &s.c, q_same, k_same);
+    for (int64_t b = 0; b < 2; b++)
+        for (int64_t h = 0; h < 4; h++)
+            for (int64_t t = 0; t < 3; t++) {
+                double x[6];
+                for (int64_t i = 0; i < 6; i++) { /* the mean of all products is the product of the means */
+                    double sum = 0;
+                    for (int64_t q = t * 128; q < end_of(t, 128, 300); q++)
+                        for (int64_t k = i * 64; k < end_of(i, 64, 333); k++)
+                            sum += product(&s, b, h, q, k);
+                    x[i] = sum / (double)((end_of(t, 128, 300) - t * 128) * (end_of(i, 64, 333) - i * 64));
+                }
+                expect_softmax(&s, b, h, t, x, 6);
+            }
+    for (int64_t b = 0; b < 2; b++)
+        for (int64_t i = 0; i < 6; i++) {
+            const int64_t from = i * 64, to = end_of(i, 64, 333);
+            double        sum = 0;
+            for (int64_t m = from; m < to; m++)
+                for (int64_t n = from; n < to; n++) {
+                    double mn = 0, mm = 0, nn = 0;
+                    for (int64_t d = 0; d < 20; d++) {
+                        const double x = (double)get(s.c.k, b, m, 1, d), y = (double)get(s.c.k, b, n, 1, d);
+                        mn += x * y;
+                        mm += x * x;
+                        nn += y * y;
+                    }
+                    sum += mn / sqrt(mm * nn);
+                }
+            assert_true(fabs((double)get(k_same, b, 1, i, 0) - sum / (double)((to - from) * (to - from))) < 1e-5);
+        }
+    scored_free(&s);
+}
+
+static void antidiagonal_scores_are_those_of_folded_rows(void **state)
+{
+    (void)state;
+    for (int stride = 1; stride <= 16; stride *= 4) {
+        struct scored s;
+        uint64_t      at = seed;
+        scored_make(&s, 200, 301, 2, 1, 12, 128, &at);
+        gv_score_antidiagonal(&s.r, &s.c, stride);
+        const int64_t folds = (301 + stride - 1) / stride;
+        double       *p = malloc((size_t)folds * sizeof *p);
+        for (int64_t t = 0; t < 2; t++) {
+            const int64_t rows = end_of(t, 128, 200) - t * 128, n = (rows + stride - 1) / stride;
+            double        want[3] = { 0 };
+            for (int64_t u = 0; u < n; u++) {
+                double max = -INFINITY, all = 0;
+                for (int64_t w = 0; w < folds; w++) {
+                    p[w] = 0;
+                    for (int64_t i = 0; i < stride; i++)
+                        if (u * stride + stride - 1 - i < rows && w * stride + i < 301)
+                            p[w] += product(&s, 1, 1, t * 128 + u * stride + stride - 1 - i, w * stride + i) / stride;
+                    max = fmax(max, p[w]);
+                }
+                for (int64_t w = 0; w < folds; w++)
+                    all += exp(p[w] - max);
+                for (int64_t w = 0; w < folds; w++)
+                    want[w * stride / 128] += exp(p[w] - max) / all / (double)n;
+            }
+            for (int64_t i = 0; i < 3; i++)
+                assert_true(fabs((double)get(s.c.score, 1, 1, t, i) - want[i]) < 1e-5);
+        }
+        free(p);
+        scored_free(&s);
+    }
+}
+
+static void exact_scores_are_the_softmax_summed_over_blocks(void **state)
+{
+    struct scored s;
+    uint64_t      at = seed;
+
+    (void)state;
+    scored_make(&s, 200, 301, 4, 2, 12, 64, &at);
+    struct tensor lse = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 200), NULL), o = case_tensor(&s.k, GV_F32, 4, DIMS(2, 200, 4, 12), NULL);
+    gv_attention(&s.r, &(struct attn_call){ .q = s.c.q, .n_sources = 1, .source[0] = { .k = s.c.k, .v = s.c.k }, .out = { o, lse } });
+    gv_score_exact(&s.r, &s.c, lse);
+    for (int64_t t = 0; t < 2; t++) {
+        double rows = (double)(end_of(t, 128, 200) - t * 128), all = 0;
+        for (int64_t i = 0; i < 5; i++) {
+            double want = 0;
+            for (int64_t q = t * 128; q < end_of(t, 128, 200); q++) {
+                double sum = 0, part = 0;
+                for (int64_t k = 0; k < 301; k++) {
+                    const double e = exp(product(&s, 1, 3, q, k));
+                    sum += e;
+                    part += k / 64 == i ? e : 0;
+                }
+                want += part / sum / rows;
+            }
+            assert_true(fabs((double)get(s.c.score, 1, 3, t, i) - want) < 1e-5);
+            all += (double)get(s.c.score, 1, 3, t, i);
+        }
+        assert_true(fabs(all - 1) < 1e-5);
+    }
+    scored_free(&s);
+}
+
+/* ---- policies ---- */
+
+static void scored_plan(struct scored *s, struct attn_plan *p, const char *text)
+{
+    const struct attn_policy *policy;
+    double                    value[GV_POLICY_OPTIONS];
+    struct error              e = { 0 };
+
+    assert_int_equal(gv_policy_parse(text, &policy, value, &e), GV_OK);
+    policy->plan(&s->r, p, s->c.q, s->c.k, value);
+    assert_int_equal(s->r.err.code, GV_OK);
+    if (gv_plan_check(p, s->c.q.dim[1], 1, &s->c.k.dim[1], &e) != GV_OK)
+        fail_msg("%s: %s", text, e.text);
+}
+
+static void keeping_everything_is_dense(void **state)
+{
+    static const char *const all[] = { "pooled:share=1", "pooled:share=0,mass=1", "pooled:share=0.01,same=1", "antidiagonal:mass=1", "antidiagonal:mass=0.01,first=3" };
+
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct scored    s;
+        struct attn_plan p;
+        uint64_t         at = seed;
+        scored_make(&s, 300, 333, 4, 2, 20, 64, &at);
+        scored_plan(&s, &p, all[i]);
+        if (!(p.density > 0.999999))
+            fail_msg("%s: density %g", all[i], p.density);
+        scored_free(&s);
+    }
+}
+
+/* A tile and one far block that agree: whatever else is dropped, that block is found. */
+static void the_block_that_matters_is_found(void **state)
+{
+    static const char *const some[] = { "pooled:share=0.2", "pooled:share=0,mass=0.5", "antidiagonal:mass=0.5,stride=4" };
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct scored    s;
+        struct attn_plan p;
+        uint64_t         at = seed;
+        scored_make(&s, 640, 640, 2, 2, 16, 64, &at);
+        for (int64_t n = 128; n < 256; n++)
+            for (int64_t d = 0; d < 16; d++) {
+                set(s.c.q, 0, n, 1, d, 2);
+                set(s.c.k, 0, n + 256, 1, d, 2);
+            }
+        scored_plan(&s, &p, some[i]);
+        const uint32_t row = 1 * 5 + 1; /* batch 0, head 1, tile 1 */
+        uint32_t       found = 0;
+        for (uint32_t n = p.row[row]; n < p.row[row + 1]; n++)
+            found += kv_start(p.entries[n]) >= 384 && kv_start(p.entries[n]) < 512;
+        assert_int_equal(found, 2);
+        assert_true(p.row[row + 1] - p.row[row] <= 4);
+        scored_free(&s);
+    }
+}
+
+static void forced_and_unlike_blocks_are_read_by_every_tile(void **state)
+{
+    struct scored    s;
+    struct attn_plan p;
+    uint64_t         at = seed;
+
+    (void)state;
+    scored_make(&s, 640, 640, 2, 2, 16, 64, &at);
+    for (int64_t n = 0; n < 640; n++) /* all alike, but for block 7 */
+        for (int64_t d = 0; d < 16; d++)
+            for (int64_t b = 0; b < 2; b++)
+                for (int64_t h = 0; h < 2; h++) {
+                    set(s.c.q, b, n, h, d, 1);
+                    if (n / 64 != 7)
+                        set(s.c.k, b, n, h, d, 1);
+                }
+    scored_plan(&s, &p, "pooled:share=0.01,same=0.5,first=1,last=1,near=0");
+    for (uint32_t row = 0; row < 20; row++) {
+        bool first = false, last = false, unlike = false, own = false;
+        for (uint32_t n = p.row[row]; n < p.row[row + 1]; n++) {
+            first |= kv_start(p.entries[n]) == 0;
+            last |= kv_start(p.entries[n]) == 576;
+            unlike |= kv_start(p.entries[n]) == 7 * 64;
+            own |= kv_start(p.entries[n]) == row % 5 * 128;
+        }
+        assert_true(first && last && unlike && own);
+        assert_true(p.row[row + 1] - p.row[row] <= 6);
+    }
+    scored_free(&s);
+}
+
+static void dry_run_takes_room_for_every_entry(void **state)
+{
+    static const char *const all[] = { "pooled:same=0.5", "antidiagonal" };
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct scored             s;
+        struct device            *null;
+        struct run                dry;
+        struct error              e = { 0 };
+        struct attn_plan          p;
+        const struct attn_policy *policy;
+        double                    value[GV_POLICY_OPTIONS];
+        uint64_t                  at = seed;
+        scored_make(&s, 300, 333, 4, 2, 20, 64, &at);
+        assert_int_equal(gv_device_null(&null, device, &e), GV_OK);
+        assert_int_equal(gv_run_open(&dry, null, GV_F32, 0, &e), GV_OK);
+        assert_int_equal(gv_policy_parse(all[i], &policy, value, &e), GV_OK);
+        policy->plan(&dry, &p, s.c.q, s.c.k, value);
+        policy->plan(&s.r, &p, s.c.q, s.c.k, value);
+        assert_int_equal(dry.scratch.peak, s.r.scratch.peak);
+        gv_run_close(&dry);
+        gv_device_close(&null);
+        scored_free(&s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rules_choose_what_their_text_says),
+        cmocka_unit_test(the_crossing_block_is_in_or_out),
+        cmocka_unit_test(asking_for_more_never_drops_a_block),
+        cmocka_unit_test(forced_blocks_are_kept),
+        cmocka_unit_test(pooled_scores_are_those_of_means),
+        cmocka_unit_test(antidiagonal_scores_are_those_of_folded_rows),
+        cmocka_unit_test(exact_scores_are_the_softmax_summed_over_blocks),
+        cmocka_unit_test(keeping_everything_is_dense),
+        cmocka_unit_test(the_block_that_matters_is_found),
+        cmocka_unit_test(forced_and_unlike_blocks_are_read_by_every_tile),
+        cmocka_unit_test(dry_run_takes_room_for_every_entry),
+    };
+    struct error e = { 0 };
+    seed = test_seed();
+    if (gv_device_open(&device, &(struct device_params){ .name = "cpu", .threads = 2 }, &e) != GV_OK) {
+        fprintf(stderr, "%s\n", e.text);
+        return 1;
+    }
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    gv_device_close(&device);
+    return failed;
+}
