@@ -3,25 +3,39 @@
  * It computes in bf16 where the processor multiplies bf16 (AVX512-BF16) and in f32 elsewhere; device_params.precision overrides.
  * bf16 on a processor without it is emulated: half the memory, at a price in time. Weights are packed for the kernels of this
  * processor, so packed memory never leaves the machine. Operations are finished when they return; sync has nothing to do. */
+#define _GNU_SOURCE /* madvise, sched_getaffinity */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/mman.h>
+#endif
 
 #include "core/cpu/cpu.h"
 #include "core/cpu/features.h"
 #include "core/cpu/parallel.h"
 
-enum { MAX_THREADS = 1024 };
+enum { MAX_THREADS = 1024, HUGE_PAGE = 2 << 20 };
 
 /* ---- memory -------------------------------------------------------------------------------------------------------------- */
 
+/* Large blocks (scratch, weights) begin at a huge page and ask for them: a tile reads up to 24 rows at once, each in a page of
+ * its own, more than the first-level TLB holds together with the panel and the sums. */
 static void *cpu_alloc(struct device *d, size_t bytes)
 {
-    void *p = NULL;
+    const bool large = bytes >= 2 * HUGE_PAGE;
+    void      *p = NULL;
 
     (void)d;
-    return posix_memalign(&p, GV_ALIGN, bytes) ? NULL : p;
+    if (posix_memalign(&p, large ? HUGE_PAGE : GV_ALIGN, bytes))
+        return NULL;
+#if defined(__linux__)
+    if (large)
+        madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* only a wish */
+#endif
+    return p;
 }
 
 static void cpu_free(struct device *d, void *p, size_t bytes)
@@ -171,10 +185,16 @@ static size_t free_memory(void)
     return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Those this process may run on: a container or taskset may leave it fewer than there are. */
 static int core_count(void)
 {
-    const long n = sysconf(_SC_NPROCESSORS_ONLN);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+#if defined(__linux__)
+    cpu_set_t set;
 
+    if (!sched_getaffinity(0, sizeof set, &set))
+        n = CPU_COUNT(&set);
+#endif
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
 }
 
