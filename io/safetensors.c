@@ -52,15 +52,17 @@ static gv_status read_shape(struct safetensors *st, struct st_entry *t, json_t *
     if (!json_is_array(shape) || json_array_size(shape) > GV_ST_RANK)
         return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s: shape is not a list of at most %d sizes", st->path, t->name, GV_ST_RANK);
     t->rank = (int)json_array_size(shape);
-    size_t count = 1;
+    size_t product = 1; /* of the sizes that are not 0: strides of an empty tensor may not overflow either */
+    bool   empty = false;
     for (int i = 0; i < t->rank; i++) {
-        json_t     *d = json_array_get(shape, (size_t)i);
-        json_int_t  v = json_integer_value(d);
-        if (!json_is_integer(d) || v < 0 || !gv_mul_size(count, (size_t)v, &count) || count > SIZE_MAX / 16)
+        json_t    *d = json_array_get(shape, (size_t)i);
+        json_int_t v = json_integer_value(d);
+        if (!json_is_integer(d) || v < 0 || !gv_mul_size(product, v ? (size_t)v : 1, &product) || product > SIZE_MAX / 16)
             return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s: size %d of its shape is not usable", st->path, t->name, i);
         t->dim[i] = v;
+        empty = empty || v == 0;
     }
-    t->bytes = count * (size_t)gv_dtype_info(t->type)->bytes;
+    t->bytes = empty ? 0 : product * (size_t)gv_dtype_info(t->type)->bytes;
     return GV_OK;
 }
 

@@ -53,13 +53,17 @@ static json_t *shard_names(const char *path, struct error *e)
     const char  *tensor;
     if (!json_is_object(map))
         gv_fail(e, GV_ERR_MODEL, "%s: %s", path, root ? "weight_map is not an object" : why.text);
-    json_object_foreach (map, tensor, v)
+    json_object_foreach (map, tensor, v) {
         if (json_is_string(v))
             json_object_set_new(names, json_string_value(v), json_true());
+        else
+            gv_fail(e, GV_ERR_MODEL, "%s: the value of %s is not the name of a shard", path, tensor);
+    }
     json_decref(root);
     size_t n = json_object_size(names);
-    if (n == 0 || n > MAX_SHARDS) {
+    if (n == 0 || n > MAX_SHARDS)
         gv_fail(e, GV_ERR_MODEL, "%s names %zu shards; 1 to %d are usable", path, n, MAX_SHARDS);
+    if (e->code) {
         json_decref(names);
         return NULL;
     }
@@ -415,7 +419,11 @@ static gv_status upload(struct weights *w, bool stream, struct error *e)
         if (l->memory)
             continue;
         TRY(gv_device_alloc(w->device, l->bytes, "weights", &l->memory, e));
-        TRY(prepare_layer(w, l, l->base, l->memory, e));
+        gv_status status = prepare_layer(w, l, l->base, l->memory, e);
+        if (status) {
+            layer_release(w, l); /* half a layer is no layer to the next user */
+            return status;
+        }
     }
     return GV_OK;
 }
