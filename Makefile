@@ -25,7 +25,7 @@ build: packages
 # A clip with the model that ships. Until its weights are in assets/models, with random ones in its configuration.
 demo: build
 	@model=assets/models; \
-	if [ -z "$$(find assets/models -name '*.safetensors')" ]; then \
+	if [ -z "$$(find assets/models/transformer -name '*.safetensors')" ]; then \
 	  echo "assets/models holds no weights yet. The clip is made with seeded random weights in the shipped configuration:"; \
 	  echo "it shows that everything works, and will look like noise."; \
 	  model=$(RANDOM_MODEL); \
