@@ -14,16 +14,16 @@ static void misfit(struct run *r, const char *what, struct tensor t)
 {
     char text[TEXT];
 
-    gv_run_fail(r, GV_ERR_INTERNAL, "attention: %s does not fit: %s %s", what, present(t) ? gv_dtype_info(t.type)->name : "absent",
-                gv_tensor_shape_text(t, text, sizeof text));
+    gv_run_fail(r, GV_ERR_INTERNAL, "attention: %s does not fit: %s %s", what,
+                present(t) ? gv_dtype_info(t.type)->name : "absent", gv_tensor_shape_text(t, text, sizeof text));
 }
 
-#define NEED(cond, what, t)         \
-    do {                            \
-        if (!(cond)) {              \
-            misfit(r, what, t);     \
-            return false;           \
-        }                           \
+#define NEED(cond, what, t)                                                                                                    \
+    do {                                                                                                                       \
+        if (!(cond)) {                                                                                                         \
+            misfit(r, what, t);                                                                                                \
+            return false;                                                                                                      \
+        }                                                                                                                      \
     } while (0)
 
 static bool is_act(const struct run *r, struct tensor t)
@@ -43,7 +43,8 @@ static bool is_tokens(const struct run *r, struct tensor t, int64_t B, int64_t N
            has_tight_rows(t);
 }
 
-static bool check_partial(struct run *r, const struct attn_partial *p, const struct attn_call *c, bool need_lse, const char *what)
+static bool check_partial(struct run *r, const struct attn_partial *p, const struct attn_call *c, bool need_lse,
+                          const char *what)
 {
     const int64_t *q = c->q.dim;
 
@@ -66,7 +67,8 @@ static bool check_source(struct run *r, const struct attn_call *c, const struct 
                                    s->key_bias.dim[0] == s->k.dim[1]),
          "key_bias", s->key_bias);
     if (c->plan && c->plan->entries && s->k.dim[1] > 1 << 22) {
-        gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: %lld keys in one source; list entries reach 2^22", (long long)s->k.dim[1]);
+        gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: %lld keys in one source; list entries reach 2^22",
+                    (long long)s->k.dim[1]);
         return false;
     }
     return true;
@@ -100,7 +102,8 @@ static bool check_plan(struct run *r, const struct attn_call *c)
 static bool check_lists(struct run *r, const struct attn_call *c)
 {
 #ifndef NDEBUG
-    if (c->plan && c->plan->entries && !present(c->q_order) && !gv_device_is_null(r->device) && r->device->kind == GV_DEVICE_CPU) {
+    if (c->plan && c->plan->entries && !present(c->q_order) && !gv_device_is_null(r->device) &&
+        r->device->kind == GV_DEVICE_CPU) {
         int64_t n[GV_ATTN_SOURCES];
 
         for (int i = 0; i < c->n_sources; i++)
@@ -123,13 +126,15 @@ static bool check(struct run *r, const struct attn_call *c)
     NEED(c->q.rank == 4 && c->q.dim[3] > 0 && c->q.dim[2] > 0 &&
              is_tokens(r, c->q, c->q.dim[0], c->q.dim[1], c->q.dim[2], c->q.dim[3]),
          "q", c->q);
-    NEED(c->source[0].k.rank == 4 && c->source[0].k.dim[2] > 0 && c->q.dim[2] % c->source[0].k.dim[2] == 0, "k", c->source[0].k);
+    NEED(c->source[0].k.rank == 4 && c->source[0].k.dim[2] > 0 && c->q.dim[2] % c->source[0].k.dim[2] == 0, "k",
+         c->source[0].k);
     NEED(c->source[0].v.rank == 4 && c->source[0].v.dim[3] > 0, "v", c->source[0].v);
     for (int i = 0; i < c->n_sources; i++)
         if (!check_source(r, c, &c->source[i]))
             return false;
-    NEED(!present(c->bias) || (c->bias.type == GV_F32 && c->bias.rank == 3 && c->bias.dim[0] == c->q.dim[2] &&
-                               c->bias.dim[1] == c->q.dim[1] && c->bias.dim[2] == c->source[0].k.dim[1] && has_tight_rows(c->bias)),
+    NEED(!present(c->bias) ||
+             (c->bias.type == GV_F32 && c->bias.rank == 3 && c->bias.dim[0] == c->q.dim[2] && c->bias.dim[1] == c->q.dim[1] &&
+              c->bias.dim[2] == c->source[0].k.dim[1] && has_tight_rows(c->bias)),
          "bias", c->bias);
     NEED(!present(c->q_order) || (c->q_order.type == GV_I32 && c->q_order.rank == 1 && gv_tensor_contiguous(c->q_order) &&
                                   c->q_order.dim[0] <= c->q.dim[1]),
@@ -176,8 +181,8 @@ static bool check_merge(struct run *r, const struct attn_partial *dst, const str
         const int64_t             *d = dst->o.dim;
 
         NEED(p->o.rank == 4 && is_tokens(r, p->o, d[0], d[1], d[2], d[3]), "merge: o", p->o);
-        NEED(p->lse.rank == 3 && p->lse.type == GV_F32 && p->lse.dim[0] == d[0] && p->lse.dim[1] == d[2] && p->lse.dim[2] == d[1] &&
-                 has_tight_rows(p->lse),
+        NEED(p->lse.rank == 3 && p->lse.type == GV_F32 && p->lse.dim[0] == d[0] && p->lse.dim[1] == d[2] &&
+                 p->lse.dim[2] == d[1] && has_tight_rows(p->lse),
              "merge: lse", p->lse);
     }
     return true;

@@ -31,13 +31,13 @@ struct attn_partial {
 };
 
 struct attn_call {
-    struct tensor             q; /* [B, Nq, A, D]; A is a multiple of A_kv (grouped queries) */
-    int                       n_sources;
-    struct attn_source        source[GV_ATTN_SOURCES];
-    struct attn_partial       out;   /* o [B, Nq, A, Dv] act type or f32; lse may be absent */
-    const struct attn_plan   *plan;  /* NULL = dense over every source */
-    float                     scale; /* of q·k; 0 = 1/sqrt(D); UMT5 passes 1 */
-    struct tensor             bias;  /* f32 [A, Nq, N of source 0] added to the scaled scores, or absent (UMT5); dense only */
+    struct tensor              q; /* [B, Nq, A, D]; A is a multiple of A_kv (grouped queries) */
+    int                        n_sources;
+    struct attn_source         source[GV_ATTN_SOURCES];
+    struct attn_partial        out;   /* o [B, Nq, A, Dv] act type or f32; lse may be absent */
+    const struct attn_plan    *plan;  /* NULL = dense over every source */
+    float                      scale; /* of q·k; 0 = 1/sqrt(D); UMT5 passes 1 */
+    struct tensor              bias;  /* f32 [A, Nq, N of source 0] added to the scaled scores, or absent (UMT5); dense only */
     const struct attn_partial *seed;  /* start from this partial; the lists then hold only what it does not */
     const struct attn_partial *first; /* keep here the partial of each list's first part (plan->split), seed included */
     const uint32_t            *skip;  /* bitmap of list rows that are not computed: their output is left as it was */

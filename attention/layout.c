@@ -51,12 +51,14 @@ gv_status gv_layout_tiles(struct attn_layout *l, int t, int h, int w, struct err
     int32_t *order;
 
     if (t < 1 || h < 1 || w < 1 || l->T % t || l->H % h || l->W % w)
-        return gv_fail(e, GV_ERR_ARGUMENT, "tiles of %d x %d x %d tokens do not divide the grid of %d x %d x %d", t, h, w, l->T, l->H, l->W);
+        return gv_fail(e, GV_ERR_ARGUMENT, "tiles of %d x %d x %d tokens do not divide the grid of %d x %d x %d", t, h, w, l->T,
+                       l->H, l->W);
     TRY(new_order(l, &order, e));
     const int size = t * h * w, down = l->H / h, across = l->W / w;
     for (int64_t n = 0; n < l->tokens; n++) {
         const int64_t box = n / size, in = n % size;
-        const int64_t T = box / across / down * t + in / w / h, H = box / across % down * h + in / w % h, W = box % across * w + in % w;
+        const int64_t T = box / across / down * t + in / w / h, H = box / across % down * h + in / w % h,
+                      W = box % across * w + in % w;
         order[n] = (int32_t)((T * l->H + H) * l->W + W);
     }
     l->tile[0] = t;

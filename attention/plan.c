@@ -166,7 +166,8 @@ static gv_status check_order(const struct attn_plan *p, int64_t rows, struct err
 gv_status gv_plan_check(const struct attn_plan *p, int64_t n_queries, int n_sources, const int64_t *n_keys, struct error *e)
 {
     if (p->tile_q <= 0 || p->batch <= 0 || p->list_heads <= 0 || p->tiles != (n_queries + p->tile_q - 1) / p->tile_q)
-        return gv_fail(e, GV_ERR_INTERNAL, "attention plan: %d tiles of %d for %lld queries", p->tiles, p->tile_q, (long long)n_queries);
+        return gv_fail(e, GV_ERR_INTERNAL, "attention plan: %d tiles of %d for %lld queries", p->tiles, p->tile_q,
+                       (long long)n_queries);
     if (!p->entries)
         return GV_OK;
     const int64_t rows = (int64_t)p->batch * p->list_heads * p->tiles;
@@ -189,12 +190,12 @@ gv_status gv_plan_check(const struct attn_plan *p, int64_t n_queries, int n_sour
 struct building {
     const struct plan_shape *s;
     enum block_verdict (*verdict)(const void *arg, const struct plan_block *b);
-    const void *arg;
-    int         tiles, blocks;
-    uint32_t   *row;
+    const void  *arg;
+    int          tiles, blocks;
+    uint32_t    *row;
     gv_kv_entry *entries;
-    size_t      capacity, n;
-    double      pairs;
+    size_t       capacity, n;
+    double       pairs;
 };
 
 static bool reserve(struct building *b, size_t more)
@@ -264,11 +265,14 @@ static uint32_t *make_order(const struct building *b, int64_t rows)
     return order;
 }
 
-gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape *s,
+gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape                                           *s,
                               enum block_verdict (*verdict)(const void *arg, const struct plan_block *b), const void *arg,
                               struct error *e)
 {
-    struct building b = { .s = s, .verdict = verdict, .arg = arg, .tiles = (int)((s->n_queries + GV_TILE_Q - 1) / GV_TILE_Q),
+    struct building b = { .s = s,
+                          .verdict = verdict,
+                          .arg = arg,
+                          .tiles = (int)((s->n_queries + GV_TILE_Q - 1) / GV_TILE_Q),
                           .blocks = (int)((s->n_keys + GV_KV_BLOCK - 1) / GV_KV_BLOCK) };
     const int64_t   rows = (int64_t)s->list_heads * b.tiles;
     uint32_t       *order = NULL;
@@ -290,8 +294,14 @@ gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape *s,
         return gv_fail(e, GV_ERR_MEMORY, "no memory for an attention plan of %lld rows over %lld keys", (long long)rows,
                        (long long)s->n_keys);
     }
-    *p = (struct attn_plan){ .tile_q = GV_TILE_Q, .batch = 1, .list_heads = s->list_heads, .tiles = b.tiles, .row = b.row,
-                             .entries = b.entries, .order = order, .mask = s->mask,
+    *p = (struct attn_plan){ .tile_q = GV_TILE_Q,
+                             .batch = 1,
+                             .list_heads = s->list_heads,
+                             .tiles = b.tiles,
+                             .row = b.row,
+                             .entries = b.entries,
+                             .order = order,
+                             .mask = s->mask,
                              .density = b.pairs / ((double)s->n_queries * (double)s->n_keys * s->list_heads) };
     return GV_OK;
 }

@@ -97,7 +97,7 @@ struct plan_shape {
     struct attn_mask mask;
 };
 /* A plan in host memory from a verdict on every (head, tile, block of GV_KV_BLOCK), with its order and density. */
-gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape *s,
+gv_status gv_plan_from_blocks(struct attn_plan *p, const struct plan_shape                                           *s,
                               enum block_verdict (*verdict)(const void *arg, const struct plan_block *b), const void *arg,
                               struct error *e);
 /* A plan of exactly the pairs that the shape's mask (any kind but segments) allows. */

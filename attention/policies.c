@@ -5,18 +5,9 @@
 #include "attention/policy.h"
 
 static const struct attn_policy *const policies[] = {
-    &gv_policy_dense,
-    &gv_policy_causal,
-    &gv_policy_block_causal,
-    &gv_policy_streaming,
-    &gv_policy_window,
-    &gv_policy_strided,
-    &gv_policy_radial,
-    &gv_policy_tiles,
-    &gv_policy_bands,
-    &gv_policy_pooled,
-    &gv_policy_antidiagonal,
-    NULL,
+    &gv_policy_dense,  &gv_policy_causal,  &gv_policy_block_causal, &gv_policy_streaming,
+    &gv_policy_window, &gv_policy_strided, &gv_policy_radial,       &gv_policy_tiles,
+    &gv_policy_bands,  &gv_policy_pooled,  &gv_policy_antidiagonal, NULL,
 };
 
 const struct attn_policy *const *gv_policies(void)
@@ -44,8 +35,8 @@ static gv_status set_option(const struct attn_policy *p, const char *text, size_
         char        *end;
         const double x = strtod(eq + 1, &end);
         if (end == eq + 1 || end != text + n || !(x >= o->min && x <= o->max))
-            return gv_fail(e, GV_ERR_ARGUMENT, "attention policy %s: %.*s is not a number from %g to %g", p->name, (int)n, text, o->min,
-                           o->max);
+            return gv_fail(e, GV_ERR_ARGUMENT, "attention policy %s: %.*s is not a number from %g to %g", p->name, (int)n, text,
+                           o->min, o->max);
         value[i] = x;
         return GV_OK;
     }

@@ -35,9 +35,11 @@ struct attn_policy {
 const struct attn_policy *const *gv_policies(void);
 
 /* "radial:decay=0.2,dense=1" → policy and the value of each of its options. Errors: ARGUMENT, with what exists. */
-gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, double value[GV_POLICY_OPTIONS], struct error *e);
+gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, double value[GV_POLICY_OPTIONS],
+                          struct error *e);
 
-extern const struct attn_policy gv_policy_dense, gv_policy_causal, gv_policy_block_causal, gv_policy_streaming, gv_policy_window,
-    gv_policy_strided, gv_policy_radial, gv_policy_tiles, gv_policy_bands, gv_policy_pooled, gv_policy_antidiagonal;
+extern const struct attn_policy gv_policy_dense, gv_policy_causal, gv_policy_block_causal, gv_policy_streaming,
+    gv_policy_window, gv_policy_strided, gv_policy_radial, gv_policy_tiles, gv_policy_bands, gv_policy_pooled,
+    gv_policy_antidiagonal;
 
 #endif

@@ -22,8 +22,9 @@ static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct t
     const struct select_rule mass = { .kind = SELECT_MASS, .amount = value[MASS], .crossing = true, .least = 1 };
 
     gv_score_antidiagonal(r, &c, (int)value[STRIDE]);
-    gv_plan_from_scores(r, out, &c,
-                        &(struct keep){ .n_rules = 1, .rule[0] = mass, .forced = { .first = (int64_t)value[FIRST], .near = -1 } }, 1);
+    gv_plan_from_scores(
+        r, out, &c, &(struct keep){ .n_rules = 1, .rule[0] = mass, .forced = { .first = (int64_t)value[FIRST], .near = -1 } },
+        1);
 }
 
 const struct attn_policy gv_policy_antidiagonal = {

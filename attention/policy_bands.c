@@ -25,7 +25,8 @@ static gv_status build(struct attn_plan *out, const struct attn_layout *l, int h
 
     (void)heads;
     if (l->tokens != (int64_t)l->T * l->H * l->W || !l->order != (value[TEMPORAL] == 0))
-        return gv_fail(e, GV_ERR_ARGUMENT, "attention policy bands: needs a grid in %s order", value[TEMPORAL] != 0 ? "place" : "raster");
+        return gv_fail(e, GV_ERR_ARGUMENT, "attention policy bands: needs a grid in %s order",
+                       value[TEMPORAL] != 0 ? "place" : "raster");
     const struct attn_mask m = { .kind = MASK_WINDOW, .a = half, .b = half, .sink = (int64_t)l->H * l->W };
     return gv_plan_from_mask(out, &(struct plan_shape){ 1, l->tokens, l->tokens, m }, e);
 }

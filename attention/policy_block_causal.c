@@ -13,7 +13,8 @@ static gv_status build(struct attn_plan *out, const struct attn_layout *l, int h
     if (l->order)
         return gv_fail(e, GV_ERR_ARGUMENT, "attention policy block_causal: frames must follow each other in the token order");
     return gv_plan_from_mask(
-        out, &(struct plan_shape){ 1, l->tokens, l->tokens, { .kind = MASK_BLOCK_CAUSAL, .a = (int64_t)value[FRAMES] * place } }, e);
+        out,
+        &(struct plan_shape){ 1, l->tokens, l->tokens, { .kind = MASK_BLOCK_CAUSAL, .a = (int64_t)value[FRAMES] * place } }, e);
 }
 
 const struct attn_policy gv_policy_block_causal = {

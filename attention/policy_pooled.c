@@ -23,8 +23,10 @@ static const struct policy_option options[] = {
 static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct tensor k, const double *value)
 {
     const int64_t *d = q.dim, tiles = (d[1] + GV_TILE_Q - 1) / GV_TILE_Q, blocks = (k.dim[1] + GV_KV_BLOCK - 1) / GV_KV_BLOCK;
-    struct keep    keep = { .same = value[SAME], .forced = { (int64_t)value[FIRST], (int64_t)value[LAST], (int64_t)value[NEAR] } };
-    const struct score_call c = { .score = gv_scratch(r, GV_F32, 4, DIMS(d[0], d[2], tiles, blocks)), .q = q, .k = k, .block = GV_KV_BLOCK };
+    struct keep keep = { .same = value[SAME], .forced = { (int64_t)value[FIRST], (int64_t)value[LAST], (int64_t)value[NEAR] } };
+    const struct score_call c = {
+        .score = gv_scratch(r, GV_F32, 4, DIMS(d[0], d[2], tiles, blocks)), .q = q, .k = k, .block = GV_KV_BLOCK
+    };
 
     if (value[SAME] > -1) {
         keep.q_same = gv_scratch(r, GV_F32, 3, DIMS(d[0], d[2], tiles));
@@ -33,7 +35,8 @@ static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct t
     if (value[SHARE] > 0)
         keep.rule[keep.n_rules++] = (struct select_rule){ .kind = SELECT_SHARE, .amount = value[SHARE], .least = 1 };
     if (value[MASS] > 0)
-        keep.rule[keep.n_rules++] = (struct select_rule){ .kind = SELECT_MASS, .amount = value[MASS], .crossing = value[CROSSING] != 0, .least = 1 };
+        keep.rule[keep.n_rules++] =
+            (struct select_rule){ .kind = SELECT_MASS, .amount = value[MASS], .crossing = value[CROSSING] != 0, .least = 1 };
     gv_score_pooled(r, &c, keep.q_same, keep.k_same);
     gv_plan_from_scores(r, out, &c, &keep, value[MASS] > 0 ? 1 : value[SHARE]);
 }

@@ -15,7 +15,7 @@ static const struct policy_option options[] = {
 };
 
 struct tiles {
-    int size;              /* tokens in a tile */
+    int size;               /* tokens in a tile */
     int grid[3], window[3]; /* in tiles */
 };
 
@@ -58,14 +58,15 @@ static gv_status build(struct attn_plan *out, const struct attn_layout *l, int h
     (void)heads;
     for (int i = 0; i < 3; i++) {
         if (l->tile[i] != (int)value[TT + i])
-            return gv_fail(e, GV_ERR_ARGUMENT, "attention policy tiles: the layout's tokens are not in tiles of %g x %g x %g", value[TT],
-                           value[TH], value[TW]);
+            return gv_fail(e, GV_ERR_ARGUMENT, "attention policy tiles: the layout's tokens are not in tiles of %g x %g x %g",
+                           value[TT], value[TH], value[TW]);
         t.grid[i] = dim[i] / l->tile[i];
         t.window[i] = (int)value[WT + i];
         t.size *= l->tile[i];
     }
     if (t.size % GV_TILE_Q)
-        return gv_fail(e, GV_ERR_ARGUMENT, "attention policy tiles: a tile of %d tokens is no multiple of %d", t.size, GV_TILE_Q);
+        return gv_fail(e, GV_ERR_ARGUMENT, "attention policy tiles: a tile of %d tokens is no multiple of %d", t.size,
+                       GV_TILE_Q);
     return gv_plan_from_blocks(out, &(struct plan_shape){ 1, l->tokens, l->tokens, { 0 } }, verdict, &t, e);
 }
 

@@ -11,7 +11,9 @@ static const struct policy_option options[] = {
 
 static gv_status build(struct attn_plan *out, const struct attn_layout *l, int heads, const double *value, struct error *e)
 {
-    const struct attn_mask m = { .kind = MASK_WINDOW, .a = (int64_t)value[BACK], .b = (int64_t)value[AHEAD], .sink = (int64_t)value[SINK] };
+    const struct attn_mask m = {
+        .kind = MASK_WINDOW, .a = (int64_t)value[BACK], .b = (int64_t)value[AHEAD], .sink = (int64_t)value[SINK]
+    };
 
     (void)heads;
     return gv_plan_from_mask(out, &(struct plan_shape){ 1, l->tokens, l->tokens, m }, e);

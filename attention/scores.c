@@ -17,8 +17,8 @@ static bool is_table(struct tensor t, int64_t b, int64_t a, int64_t n)
 
 static bool is_tokens(const struct run *r, struct tensor t)
 {
-    return t.rank == 4 && !t.packed && (t.type == GV_F32 || t.type == r->compute) && t.dim[1] > 0 && t.dim[2] > 0 && t.dim[3] > 0 &&
-           (t.dim[3] == 1 || t.stride[3] == 1);
+    return t.rank == 4 && !t.packed && (t.type == GV_F32 || t.type == r->compute) && t.dim[1] > 0 && t.dim[2] > 0 &&
+           t.dim[3] > 0 && (t.dim[3] == 1 || t.stride[3] == 1);
 }
 
 static bool check(struct run *r, const struct score_call *c)
@@ -29,7 +29,8 @@ static bool check(struct run *r, const struct score_call *c)
         return misfit(r, "k", c->k);
     if (c->block < GV_KV_BLOCK || c->block % GV_KV_BLOCK || c->score.rank != 4 || c->score.type != GV_F32 ||
         !gv_tensor_contiguous(c->score) || c->score.dim[0] != c->q.dim[0] || c->score.dim[1] != c->q.dim[2] ||
-        c->score.dim[2] != (c->q.dim[1] + GV_TILE_Q - 1) / GV_TILE_Q || c->score.dim[3] != (c->k.dim[1] + c->block - 1) / c->block)
+        c->score.dim[2] != (c->q.dim[1] + GV_TILE_Q - 1) / GV_TILE_Q ||
+        c->score.dim[3] != (c->k.dim[1] + c->block - 1) / c->block)
         return misfit(r, "score", c->score);
     if (r->device->kind != GV_DEVICE_CPU) {
         gv_run_fail(r, GV_ERR_UNSUPPORTED, "block scores: no kernel for device %s", r->device->name);

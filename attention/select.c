@@ -62,7 +62,8 @@ static int64_t within_mass(const int32_t *order, const float *score, int64_t cou
 void gv_select(uint8_t *keep, const float *score, int64_t n, const struct select_rule *rule, int32_t *order)
 {
     const int64_t count = rank(order, score, n);
-    int64_t       kept = rule->kind == SELECT_SHARE ? (int64_t)ceil(rule->amount * (double)n) : within_mass(order, score, count, rule);
+    int64_t       kept =
+        rule->kind == SELECT_SHARE ? (int64_t)ceil(rule->amount * (double)n) : within_mass(order, score, count, rule);
 
     if (kept < rule->least)
         kept = rule->least;
@@ -146,8 +147,13 @@ void gv_plan_from_scores(struct run *r, struct attn_plan *p, const struct score_
 
     m.kept = gv_scratch_bytes(r, (size_t)m.blocks);
     m.order = gv_scratch_bytes(r, (size_t)m.blocks * sizeof *m.order);
-    *p = (struct attn_plan){ .tile_q = GV_TILE_Q, .batch = (int)c->score.dim[0], .list_heads = (int)c->score.dim[1], .tiles = (int)m.tiles,
-                             .row = row, .entries = entries, .density = expect };
+    *p = (struct attn_plan){ .tile_q = GV_TILE_Q,
+                             .batch = (int)c->score.dim[0],
+                             .list_heads = (int)c->score.dim[1],
+                             .tiles = (int)m.tiles,
+                             .row = row,
+                             .entries = entries,
+                             .density = expect };
     if (gv_device_is_null(r->device) || !gv_run_ready(r))
         return;
     for (int64_t i = 0; i < rows; i++) {

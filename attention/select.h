@@ -33,11 +33,12 @@ struct keep {
     int                  n_rules;
     struct select_rule   rule[GV_SELECT_RULES];
     struct forced_blocks forced;
-    struct tensor        q_same, k_same; /* of gv_score_pooled, or absent: tiles at or under `same` keep everything, and blocks ... */
-    double               same;           /* ... at or under it are kept by every tile and have no score */
+    struct tensor q_same, k_same; /* of gv_score_pooled, or absent: tiles at or under `same` keep everything, and blocks ... */
+    double        same;           /* ... at or under it are kept by every tile and have no score */
 };
 /* The plan of one call in scratch of the run, to be used before the caller releases its mark. The dry run takes room for all
  * entries and calls the plan `expect` dense. Scores are changed. */
-void gv_plan_from_scores(struct run *r, struct attn_plan *p, const struct score_call *c, const struct keep *keep, double expect);
+void gv_plan_from_scores(struct run *r, struct attn_plan *p, const struct score_call *c, const struct keep *keep,
+                         double expect);
 
 #endif

@@ -110,4 +110,6 @@ static void soften(uint32_t *words, const float *s, int rows, float *m, float *l
     }
 }
 
-const struct attn_inner gv_attn_avx2_f32 = { .name = "avx2", .per_word = 1, .scores = scores, .soften = soften, .accumulate = accumulate };
+const struct attn_inner gv_attn_avx2_f32 = {
+    .name = "avx2", .per_word = 1, .scores = scores, .soften = soften, .accumulate = accumulate
+};

@@ -35,8 +35,8 @@ static inline __attribute__((always_inline)) void multiply(tile acc, const uint3
     }
 }
 
-static inline __attribute__((always_inline)) void scores(float *s, const uint32_t *q, const uint32_t *k, int panels, int64_t steps,
-                                                         float scale, const float *add, const int per_word)
+static inline __attribute__((always_inline)) void scores(float *s, const uint32_t *q, const uint32_t *k, int panels,
+                                                         int64_t steps, float scale, const float *add, const int per_word)
 {
     const __m512 factor = _mm512_set1_ps(scale);
 
@@ -56,7 +56,8 @@ static inline __attribute__((always_inline)) void scores(float *s, const uint32_
 }
 
 static inline __attribute__((always_inline)) void accumulate(float *acc, const uint32_t *p, const struct flash_values *v, int n,
-                                                             int64_t panels, int64_t panel_words, const float *keep, const int per_word)
+                                                             int64_t panels, int64_t panel_words, const float *keep,
+                                                             const int per_word)
 {
     const __m512 keep0 = _mm512_load_ps(keep), keep1 = _mm512_load_ps(keep + 16);
 
@@ -96,7 +97,8 @@ static inline __m512 exp2_of(__m512 x)
 }
 
 /* Two rows of weights become one row of words. */
-static inline __attribute__((always_inline)) void put_weights(uint32_t *p, int pair, int half, __m512 even, __m512 odd, const int per_word)
+static inline __attribute__((always_inline)) void put_weights(uint32_t *p, int pair, int half, __m512 even, __m512 odd,
+                                                              const int per_word)
 {
     if (per_word == 2) {
         const __m256i lo = (__m256i)_mm512_cvtneps_pbh(even), hi = (__m256i)_mm512_cvtneps_pbh(odd);
@@ -123,7 +125,8 @@ static inline __attribute__((always_inline)) void soften(uint32_t *p, const floa
                 top[j] = _mm512_max_ps(top[j], _mm512_load_ps(s + (i + j) * FLASH_LANES));
         const __m512 max = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
         /* nothing read yet: any finite reference makes every weight 0 */
-        const __m512 from = _mm512_mask_mov_ps(max, _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), _mm512_setzero_ps());
+        const __m512 from =
+            _mm512_mask_mov_ps(max, _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), _mm512_setzero_ps());
         const __m512 old = exp2_of(_mm512_sub_ps(_mm512_load_ps(m), from));
         for (int i = 0; i < rows; i += 4) {
             __m512 e[4];
@@ -187,8 +190,9 @@ static bool finish(void *const *row, enum dtype type, const float *acc, const fl
             __m512i      x[16];
             /* channels past Dv that are not there are not read: acc ends with a whole panel of 8 */
             for (int i = 0; i < 16; i++)
-                x[i] = i < left ? _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(acc + (d + i) * FLASH_LANES + half * 16), factor))
-                                : _mm512_setzero_si512();
+                x[i] = i < left
+                           ? _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(acc + (d + i) * FLASH_LANES + half * 16), factor))
+                           : _mm512_setzero_si512();
             transpose(x);
             for (int i = 0; i < 16; i++) {
                 void *to = row[half * 16 + i];
@@ -214,7 +218,8 @@ static bool pack_rows_words(uint32_t *dst, const char *src, int64_t stride_bytes
             __m512i         x[16];
 
             for (int i = 0; i < 16; i++)
-                x[i] = first + i < rows ? _mm512_maskz_loadu_epi32(some, src + (first + i) * stride_bytes + 4 * t) : _mm512_setzero_si512();
+                x[i] = first + i < rows ? _mm512_maskz_loadu_epi32(some, src + (first + i) * stride_bytes + 4 * t)
+                                        : _mm512_setzero_si512();
             transpose(x);
             for (int i = 0; i < 16 && i < left; i++)
                 if (lanes == FLASH_PANEL) {
@@ -247,15 +252,20 @@ static void soften_f32(uint32_t *p, const float *s, int rows, float *m, float *l
     soften(p, s, rows, m, l, keep, 1);
 }
 
-static void accumulate_f32(float *acc, const uint32_t *p, const struct flash_values *v, int n, int64_t panels, int64_t panel_words,
-                           const float *keep)
+static void accumulate_f32(float *acc, const uint32_t *p, const struct flash_values *v, int n, int64_t panels,
+                           int64_t panel_words, const float *keep)
 {
     accumulate(acc, p, v, n, panels, panel_words, keep, 1);
 }
 
 const struct attn_inner gv_attn_avx512_f32 = {
-    .name = "avx512", .per_word = 1, .scores = scores_f32, .soften = soften_f32, .accumulate = accumulate_f32,
-    .pack_rows = pack_rows_f32, .finish = finish,
+    .name = "avx512",
+    .per_word = 1,
+    .scores = scores_f32,
+    .soften = soften_f32,
+    .accumulate = accumulate_f32,
+    .pack_rows = pack_rows_f32,
+    .finish = finish,
 };
 
 static bool pack_rows_bf16(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int lanes, int rows, int64_t D)
@@ -264,7 +274,8 @@ static bool pack_rows_bf16(uint32_t *dst, const void *src, enum dtype type, int6
 }
 
 /* Pairs of rows to words, 16 channels at a time: two panels of 8. */
-static bool pack_values_bf16(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int rows, int64_t Dv, int64_t panel_words)
+static bool pack_values_bf16(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int rows, int64_t Dv,
+                             int64_t panel_words)
 {
     if (type != GV_BF16)
         return false;
@@ -275,9 +286,10 @@ static bool pack_values_bf16(uint32_t *dst, const void *src, enum dtype type, in
             const int64_t   left = Dv - d;
             const __mmask16 some = first_of(left);
             const __m512i   lo = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, even + d));
-            const __m512i   hi = k + 1 < rows ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, odd + d)) : _mm512_setzero_si512();
-            const __m512i   both = _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16));
-            uint32_t       *to = dst + d / 8 * panel_words + k / 2 * FLASH_PANEL;
+            const __m512i   hi =
+                k + 1 < rows ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, odd + d)) : _mm512_setzero_si512();
+            const __m512i both = _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16));
+            uint32_t     *to = dst + d / 8 * panel_words + k / 2 * FLASH_PANEL;
 
             _mm256_store_si256((__m256i *)to, _mm512_castsi512_si256(both));
             if (left > 8)
@@ -287,7 +299,8 @@ static bool pack_values_bf16(uint32_t *dst, const void *src, enum dtype type, in
     return true;
 }
 
-static void scores_bf16(float *s, const uint32_t *q, const uint32_t *k, int panels, int64_t steps, float scale, const float *add)
+static void scores_bf16(float *s, const uint32_t *q, const uint32_t *k, int panels, int64_t steps, float scale,
+                        const float *add)
 {
     scores(s, q, k, panels, steps, scale, add, 2);
 }
@@ -297,13 +310,19 @@ static void soften_bf16(uint32_t *p, const float *s, int rows, float *m, float *
     soften(p, s, rows, m, l, keep, 2);
 }
 
-static void accumulate_bf16(float *acc, const uint32_t *p, const struct flash_values *v, int n, int64_t panels, int64_t panel_words,
-                            const float *keep)
+static void accumulate_bf16(float *acc, const uint32_t *p, const struct flash_values *v, int n, int64_t panels,
+                            int64_t panel_words, const float *keep)
 {
     accumulate(acc, p, v, n, panels, panel_words, keep, 2);
 }
 
 const struct attn_inner gv_attn_avx512_bf16 = {
-    .name = "avx512bf16", .per_word = 2, .scores = scores_bf16, .soften = soften_bf16, .accumulate = accumulate_bf16,
-    .pack_rows = pack_rows_bf16, .pack_values = pack_values_bf16, .finish = finish,
+    .name = "avx512bf16",
+    .per_word = 2,
+    .scores = scores_bf16,
+    .soften = soften_bf16,
+    .accumulate = accumulate_bf16,
+    .pack_rows = pack_rows_bf16,
+    .pack_values = pack_values_bf16,
+    .finish = finish,
 };

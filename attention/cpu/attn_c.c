@@ -172,7 +172,9 @@ static void work(void *arg, int64_t worker)
 void gv_attn_c(struct run *r, const struct attn_call *c)
 {
     const int64_t D = c->q.dim[3], Dv = c->out.o.dim[3], threads = gv_cpu_threads(r->device);
-    struct job    j = { .c = c, .slot = (D + Dv + (D > Dv ? D : Dv) + 15) / 16 * 16, .tasks = c->q.dim[0] * c->q.dim[2] * attn_tiles(c) };
+    struct job    j = { .c = c,
+                        .slot = (D + Dv + (D > Dv ? D : Dv) + 15) / 16 * 16,
+                        .tasks = c->q.dim[0] * c->q.dim[2] * attn_tiles(c) };
 
     j.scratch = gv_scratch_bytes(r, (size_t)(threads * j.slot) * sizeof *j.scratch);
     if (gv_device_is_null(r->device) || r->err.code != GV_OK)
@@ -234,7 +236,8 @@ static void merge_row(const struct merge_job *j, int64_t b, int64_t a, int64_t n
             for (int64_t k = 0; k < count; k++)
                 sum[k] = mix ? sum[k] + weight[i] * x[k] : x[k];
         }
-        gv_attn_write((char *)attn_at(j->dst->o, b, n, a) + d * (j->dst->o.type == GV_BF16 ? 2 : 4), j->dst->o.type, sum, count);
+        gv_attn_write((char *)attn_at(j->dst->o, b, n, a) + d * (j->dst->o.type == GV_BF16 ? 2 : 4), j->dst->o.type, sum,
+                      count);
     }
     *attn_lse_at(j->dst->lse, b, a, n) = lse;
 }

@@ -40,11 +40,11 @@ struct flash {
     const struct attn_call  *c;
     const struct attn_inner *in;
     int64_t                  steps, channels, panel_words, block_words; /* of Q and K; Dv up to a panel; of V */
-    int64_t                  tiles, parts;        /* of list rows; tasks that a tile is cut into */
-    int64_t                  block[GV_ATTN_SOURCES + 1]; /* first packed block of each source, in one head's */
-    int64_t                  k_words, v_words;    /* of one head's packed blocks */
-    int64_t                  kv_heads, head0;     /* of this chunk: (batch, A_kv) pairs */
-    uint32_t                *packed;              /* [kv_heads]: K blocks, then V blocks */
+    int64_t                  tiles, parts;                              /* of list rows; tasks that a tile is cut into */
+    int64_t                  block[GV_ATTN_SOURCES + 1];                /* first packed block of each source, in one head's */
+    int64_t                  k_words, v_words;                          /* of one head's packed blocks */
+    int64_t                  kv_heads, head0;                           /* of this chunk: (batch, A_kv) pairs */
+    uint32_t                *packed;                                    /* [kv_heads]: K blocks, then V blocks */
     char                    *workers;
     size_t                   worker_bytes;
     atomic_llong             next;
@@ -73,7 +73,8 @@ static const void *row_of(const void *src, enum dtype type, int64_t stride, int6
 }
 
 /* K: lanes FLASH_PANEL, panel after panel. Q: lanes FLASH_LANES. Rows up to a whole panel or FLASH_LANES are zeroed. */
-static void pack_rows(const struct flash *f, uint32_t *dst, const void *src, enum dtype type, int64_t stride, int lanes, int rows)
+static void pack_rows(const struct flash *f, uint32_t *dst, const void *src, enum dtype type, int64_t stride, int lanes,
+                      int rows)
 {
     const int64_t D = f->c->q.dim[3];
 
@@ -95,7 +96,7 @@ static void pack_values(const struct flash *f, uint32_t *dst, const void *src, e
 
     const bool done = f->in->pack_values && f->in->pack_values(dst, src, type, stride, rows, Dv, f->panel_words);
     for (int64_t d = 0; d < f->channels; d++) {
-        uint32_t *to = dst + d / FLASH_PANEL * f->panel_words + d % FLASH_PANEL;
+        uint32_t  *to = dst + d / FLASH_PANEL * f->panel_words + d % FLASH_PANEL;
         const bool there = d < Dv;
         if (done && there && rows == padded)
             continue;
@@ -128,7 +129,8 @@ static void pack_block(void *arg, int64_t i)
     const struct tensor k = f->c->source[s].k, v = f->c->source[s].v;
     const int64_t       start = (at - f->block[s]) * GV_KV_BLOCK, left = k.dim[1] - start;
     const int           rows = (int)(left < GV_KV_BLOCK ? left : GV_KV_BLOCK);
-    pack_rows(f, packed_k(f, head) + at * GV_KV_BLOCK * f->steps, attn_at(k, b, start, a), k.type, k.stride[1], FLASH_PANEL, rows);
+    pack_rows(f, packed_k(f, head) + at * GV_KV_BLOCK * f->steps, attn_at(k, b, start, a), k.type, k.stride[1], FLASH_PANEL,
+              rows);
     pack_values(f, packed_k(f, head) + f->k_words + at * f->block_words, attn_at(v, b, start, a), v.type, v.stride[1], rows);
 }
 
@@ -147,14 +149,14 @@ struct task {
     int64_t                 b, h, tile, head; /* head: of the chunk */
     int64_t                 row0, n_rows;     /* of the lists */
     int                     subtiles;
-    float                   scale;            /* in powers of two */
+    float                   scale; /* in powers of two */
     /* the worker's memory */
-    uint32_t *q;              /* [subtiles][steps][32] */
-    float    *acc;            /* [subtiles][channels][32] */
-    float    *m, *l, *keep;   /* [subtiles][32], keep [32] */
-    float    *s, *add;        /* [FLASH_GROUP][32], [FLASH_GROUP] */
-    uint32_t *p;              /* [FLASH_GROUP words][32] */
-    uint32_t *own_k, *own_v;  /* a group that is packed for this task */
+    uint32_t *q;             /* [subtiles][steps][32] */
+    float    *acc;           /* [subtiles][channels][32] */
+    float    *m, *l, *keep;  /* [subtiles][32], keep [32] */
+    float    *s, *add;       /* [FLASH_GROUP][32], [FLASH_GROUP] */
+    uint32_t *p;             /* [FLASH_GROUP words][32] */
+    uint32_t *own_k, *own_v; /* a group that is packed for this task */
     /* the group being gathered */
     int                 n_pieces, n_values, rows;
     struct piece        piece[GROUP_PIECES];
@@ -175,8 +177,8 @@ static void begin(struct task *t)
     const int64_t           Dv = c->out.o.dim[3];
 
     for (int sub = 0; sub < t->subtiles; sub++) {
-        uint32_t *q = t->q + sub * t->f->steps * FLASH_LANES;
-        float    *acc = t->acc + sub * t->f->channels * FLASH_LANES;
+        uint32_t     *q = t->q + sub * t->f->steps * FLASH_LANES;
+        float        *acc = t->acc + sub * t->f->channels * FLASH_LANES;
         const int64_t left = t->n_rows - sub * FLASH_LANES;
 
         if (!present(c->q_order))
@@ -188,7 +190,8 @@ static void begin(struct task *t)
 
             if (present(c->q_order))
                 for (int64_t w = 0; w < t->f->steps; w++)
-                    q[w * FLASH_LANES + i] = n < 0 ? 0 : word_of(attn_at(c->q, t->b, n, t->h), c->q.type, t->f->in->per_word, w, c->q.dim[3]);
+                    q[w * FLASH_LANES + i] =
+                        n < 0 ? 0 : word_of(attn_at(c->q, t->b, n, t->h), c->q.type, t->f->in->per_word, w, c->q.dim[3]);
             t->m[sub * FLASH_LANES + i] = -INFINITY;
             t->l[sub * FLASH_LANES + i] = 0;
             const float lse = c->seed && n >= 0 ? *attn_lse_at(c->seed->lse, t->b, t->h, n) : -INFINITY;
@@ -198,7 +201,8 @@ static void begin(struct task *t)
             t->l[sub * FLASH_LANES + i] = 1;
             const void *o = attn_at(c->seed->o, t->b, n, t->h);
             for (int64_t d = 0; d < Dv; d++)
-                acc[d * FLASH_LANES + i] = c->seed->o.type == GV_F32 ? ((const float *)o)[d] : bf16_to_f32(((const uint16_t *)o)[d]);
+                acc[d * FLASH_LANES + i] =
+                    c->seed->o.type == GV_F32 ? ((const float *)o)[d] : bf16_to_f32(((const uint16_t *)o)[d]);
         }
     }
 }
@@ -211,7 +215,8 @@ static void add_values(struct task *t, const uint32_t *block0, int64_t start, in
     while (rows > 0) {
         const int64_t in = start % GV_KV_BLOCK, n = rows < GV_KV_BLOCK - in ? rows : GV_KV_BLOCK - in;
 
-        t->values[t->n_values++] = (struct flash_values){ block0 + start / GV_KV_BLOCK * t->f->block_words + in / per * FLASH_PANEL, (int)(n / per) };
+        t->values[t->n_values++] =
+            (struct flash_values){ block0 + start / GV_KV_BLOCK * t->f->block_words + in / per * FLASH_PANEL, (int)(n / per) };
         start += n;
         rows -= (int)n;
     }
@@ -332,13 +337,14 @@ static void compute_group(struct task *t)
 
         for (int i = 0; i < t->n_pieces; i++) {
             const struct piece *p = &t->piece[i];
-            in->scores(t->s + p->row * FLASH_LANES, t->q + sub * f->steps * FLASH_LANES, p->k, p->rows / FLASH_PANEL, f->steps, t->scale,
-                       t->add + p->row);
+            in->scores(t->s + p->row * FLASH_LANES, t->q + sub * f->steps * FLASH_LANES, p->k, p->rows / FLASH_PANEL, f->steps,
+                       t->scale, t->add + p->row);
         }
         if (t->special)
             amend(t, sub);
         in->soften(t->p, t->s, t->rows, m, l, t->keep);
-        in->accumulate(t->acc + sub * f->channels * FLASH_LANES, t->p, t->values, t->n_values, f->channels / FLASH_PANEL, f->panel_words, t->keep);
+        in->accumulate(t->acc + sub * f->channels * FLASH_LANES, t->p, t->values, t->n_values, f->channels / FLASH_PANEL,
+                       f->panel_words, t->keep);
     }
     t->n_pieces = t->n_values = t->rows = 0;
     t->special = false;
@@ -350,9 +356,10 @@ static void store(const struct task *t, const struct attn_partial *to)
     const int64_t       Dv = f->c->out.o.dim[3];
 
     for (int sub = 0; sub < t->subtiles; sub++) {
-        const float   *acc = t->acc + sub * f->channels * FLASH_LANES, *m = t->m + sub * FLASH_LANES, *l = t->l + sub * FLASH_LANES;
+        const float *acc = t->acc + sub * f->channels * FLASH_LANES, *m = t->m + sub * FLASH_LANES,
+                    *l = t->l + sub * FLASH_LANES;
         _Alignas(64) float inv[FLASH_LANES];
-        void         *row[FLASH_LANES];
+        void              *row[FLASH_LANES];
 
         for (int i = 0; i < FLASH_LANES; i++) {
             const int64_t n = q_row(t, sub, i);

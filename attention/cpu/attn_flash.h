@@ -44,7 +44,8 @@ struct attn_inner {
     /* Optional: faster ways to do what attn_flash.c does in C, where both sides are bf16 (packing) and for whole groups of 16
      * rows (finish). They return false when a shape is not theirs. */
     bool (*pack_rows)(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int lanes, int rows, int64_t D);
-    bool (*pack_values)(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int rows, int64_t Dv, int64_t panel_words);
+    bool (*pack_values)(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int rows, int64_t Dv,
+                        int64_t panel_words);
     bool (*finish)(void *const *row, enum dtype type, const float *acc, const float *inv, int64_t Dv);
 };
 

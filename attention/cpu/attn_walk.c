@@ -45,7 +45,9 @@ static bool next_dense(struct attn_walk *w, struct attn_segment *s)
 
         if (c->source[w->source].always != w->always || left <= 0)
             continue;
-        *s = (struct attn_segment){ .start = w->start, .source = w->source, .length = (int)(left < GV_KV_BLOCK ? left : GV_KV_BLOCK) };
+        *s = (struct attn_segment){ .start = w->start,
+                                    .source = w->source,
+                                    .length = (int)(left < GV_KV_BLOCK ? left : GV_KV_BLOCK) };
         w->start += GV_KV_BLOCK;
         return true;
     }
@@ -59,8 +61,11 @@ bool gv_attn_walk_next(struct attn_walk *w, struct attn_segment *s)
 
         if (*e == GV_KV_PADDING)
             continue;
-        *s = (struct attn_segment){ .start = kv_start(*e), .source = (int)kv_source(*e), .length = (int)kv_length(*e),
-                                    .masked = kv_masked(*e), .part = w->split && e >= w->split };
+        *s = (struct attn_segment){ .start = kv_start(*e),
+                                    .source = (int)kv_source(*e),
+                                    .length = (int)kv_length(*e),
+                                    .masked = kv_masked(*e),
+                                    .part = w->split && e >= w->split };
         return true;
     }
     if (!w->always) {

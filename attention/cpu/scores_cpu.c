@@ -15,7 +15,7 @@ struct scoring {
     float                   *slots;
     int64_t                  slot; /* floats of a worker */
     void (*tile)(const struct scoring *s, float *mine, int64_t b, int64_t h, int64_t tile);
-    atomic_llong             next;
+    atomic_llong next;
 };
 
 static float dot(const float *a, const float *b, int64_t n)
@@ -90,9 +90,10 @@ static void pool_keys(void *arg, int64_t i)
 {
     const struct scoring    *s = arg;
     const struct score_call *c = s->c;
-    const int64_t            blocks = c->score.dim[3], at = i % blocks, a = i / blocks % c->k.dim[2], b = i / blocks / c->k.dim[2];
-    float                    work[2 * GV_SCORE_MAX_HEAD];
-    const float same = pool(s->mean + i * c->k.dim[3], work, c->k, b, a, at * c->block, smaller((at + 1) * c->block, c->k.dim[1]));
+    const int64_t blocks = c->score.dim[3], at = i % blocks, a = i / blocks % c->k.dim[2], b = i / blocks / c->k.dim[2];
+    float         work[2 * GV_SCORE_MAX_HEAD];
+    const float   same =
+        pool(s->mean + i * c->k.dim[3], work, c->k, b, a, at * c->block, smaller((at + 1) * c->block, c->k.dim[1]));
 
     if (present(s->k_same))
         ((float *)s->k_same.data)[i] = same;
@@ -192,7 +193,8 @@ void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tenso
     const int64_t  means = c->k.dim[0] * c->k.dim[2] * c->score.dim[3];
 
     if (c->q.dim[3] > GV_SCORE_MAX_HEAD) {
-        gv_run_fail(r, GV_ERR_UNSUPPORTED, "block scores: heads of %lld, at most %d", (long long)c->q.dim[3], GV_SCORE_MAX_HEAD);
+        gv_run_fail(r, GV_ERR_UNSUPPORTED, "block scores: heads of %lld, at most %d", (long long)c->q.dim[3],
+                    GV_SCORE_MAX_HEAD);
         return;
     }
     s.mean = gv_scratch_bytes(r, (size_t)(means * c->k.dim[3]) * sizeof *s.mean);

@@ -172,7 +172,8 @@ static bool all_allowed(const struct attn_case *k, int64_t tile, gv_kv_entry e)
 }
 
 /* Disjoint segments of random lengths, half of them aligned, shared out to (part, masked). */
-static uint32_t make_row(struct attn_case *k, const struct case_shape *s, int64_t tile, gv_kv_entry *out, uint32_t *split, uint64_t *state)
+static uint32_t make_row(struct attn_case *k, const struct case_shape *s, int64_t tile, gv_kv_entry *out, uint32_t *split,
+                         uint64_t *state)
 {
     gv_kv_entry *list[4];
     uint32_t     n[4] = { 0 }, total = 0;
@@ -426,8 +427,10 @@ void truth_make(struct truth *t, const struct attn_case *k)
     g.score = malloc((size_t)keys * sizeof *g.score);
     g.weight = malloc((size_t)keys * sizeof *g.weight);
     g.value = malloc((size_t)keys * sizeof *g.value);
-    *t = (struct truth){ .o = calloc((size_t)(n * Dv), sizeof(double)), .lse = calloc((size_t)n, sizeof(double)),
-                         .first_o = calloc((size_t)(n * Dv), sizeof(double)), .first_lse = calloc((size_t)n, sizeof(double)),
+    *t = (struct truth){ .o = calloc((size_t)(n * Dv), sizeof(double)),
+                         .lse = calloc((size_t)n, sizeof(double)),
+                         .first_o = calloc((size_t)(n * Dv), sizeof(double)),
+                         .first_lse = calloc((size_t)n, sizeof(double)),
                          .touched = calloc((size_t)n, 1) };
     for (int64_t b = 0; b < q[0]; b++)
         for (int64_t h = 0; h < q[2]; h++)
@@ -467,7 +470,8 @@ struct difference compare(const struct attn_case *k, const struct attn_partial *
             for (int64_t a = 0; a < d[2]; a++) {
                 const int64_t row = (b * d[2] + a) * d[1] + n;
                 if (!t->touched[row]) {
-                    x.untouched &= isnan(get(p->o, b, n, a, 0)) && isnan(get(p->o, b, n, a, d[3] - 1)) && isnan(get(p->lse, b, a, n, 0));
+                    x.untouched &=
+                        isnan(get(p->o, b, n, a, 0)) && isnan(get(p->o, b, n, a, d[3] - 1)) && isnan(get(p->lse, b, a, n, 0));
                     continue;
                 }
                 const double rel = isinf(lse[row]) ? 1 : fmax(1, fabs(lse[row]));

@@ -22,29 +22,37 @@ struct attn_case {
 };
 
 enum {
-    WITH_LISTS = 1, WITH_MASK = 2, WITH_SPLIT = 4, WITH_SEED = 8, WITH_SKIP = 16, WITH_ORDER = 32, WITH_BIAS = 64,
-    WITH_WEIGHTS = 128, WITH_ALWAYS = 256, WITH_EMPTY_ROWS = 512
+    WITH_LISTS = 1,
+    WITH_MASK = 2,
+    WITH_SPLIT = 4,
+    WITH_SEED = 8,
+    WITH_SKIP = 16,
+    WITH_ORDER = 32,
+    WITH_BIAS = 64,
+    WITH_WEIGHTS = 128,
+    WITH_ALWAYS = 256,
+    WITH_EMPTY_ROWS = 512
 };
 struct case_shape {
     int        B, Nq, A, A_kv, D, Dv, n_sources, N[GV_ATTN_SOURCES];
     enum dtype type, out;
     unsigned   with;
 };
-void case_make(struct attn_case *k, const struct case_shape *s, uint64_t *state);
-void case_free(struct attn_case *k);
-void case_poison(struct attn_case *k); /* NaN into out and first */
-void *case_alloc(struct attn_case *k, size_t bytes);
+void          case_make(struct attn_case *k, const struct case_shape *s, uint64_t *state);
+void          case_free(struct attn_case *k);
+void          case_poison(struct attn_case *k); /* NaN into out and first */
+void         *case_alloc(struct attn_case *k, size_t bytes);
 struct tensor case_tensor(struct attn_case *k, enum dtype type, int rank, const int64_t *dim, uint64_t *state); /* normal */
 
-float  get(struct tensor t, int64_t i, int64_t j, int64_t k, int64_t l); /* element as f32 */
-void   set(struct tensor t, int64_t i, int64_t j, int64_t k, int64_t l, float x);
+float get(struct tensor t, int64_t i, int64_t j, int64_t k, int64_t l); /* element as f32 */
+void  set(struct tensor t, int64_t i, int64_t j, int64_t k, int64_t l, float x);
 
 /* ---- truth ---- */
 struct truth {
-    double *o, *lse;   /* [B, Nq, A, Dv], [B, A, Nq] */
-    double *first_o, *first_lse;
-    double  bf16_error; /* largest |error| that rounding the weights and the output to bf16 alone would make */
-    unsigned char *touched; /* [B, A, Nq] rows that the call computes */
+    double        *o, *lse; /* [B, Nq, A, Dv], [B, A, Nq] */
+    double        *first_o, *first_lse;
+    double         bf16_error; /* largest |error| that rounding the weights and the output to bf16 alone would make */
+    unsigned char *touched;    /* [B, A, Nq] rows that the call computes */
 };
 void truth_make(struct truth *t, const struct attn_case *k);
 void truth_free(struct truth *t);

@@ -108,7 +108,7 @@ struct choice {
 static enum block_verdict choose(const void *arg, const struct plan_block *b)
 {
     const struct choice *c = arg;
-    uint64_t             at = c->state + (uint64_t)b->head * 7919 + (uint64_t)b->q0 * 104729 + (uint64_t)(b->k0 / 128) * 1299709;
+    uint64_t at = c->state + (uint64_t)b->head * 7919 + (uint64_t)b->q0 * 104729 + (uint64_t)(b->k0 / 128) * 1299709;
 
     return mix(&at) % 100 < (uint64_t)c->percent ? BLOCK_ALL : BLOCK_NONE;
 }
@@ -159,14 +159,17 @@ static void measure(struct device *d, const struct shape *s, struct rate top)
     struct error     e = { 0 };
     double           ms;
 
-    if (s->percent && gv_plan_from_blocks(&plan, &(struct plan_shape){ .list_heads = s->A, .n_queries = s->Nq, .n_keys = s->Nk }, choose,
-                                          &(struct choice){ 1, s->percent }, &e) != GV_OK)
+    if (s->percent &&
+        gv_plan_from_blocks(&plan, &(struct plan_shape){ .list_heads = s->A, .n_queries = s->Nq, .n_keys = s->Nk }, choose,
+                            &(struct choice){ 1, s->percent }, &e) != GV_OK)
         exit(1);
-    const struct attn_call c = { .q = q, .n_sources = 1, .source[0] = { .k = k, .v = v }, .out.o = o, .plan = s->percent ? &plan : NULL };
-    const struct rate      r = measure_call(d, &c, s->type, &ms);
-    const double           part = s->type == GV_F32 ? 50 : 100; /* f32 against half the peak of bf16 */
-    printf("%-14s %5d x %5d  A %2d  D %3d  %-4s %3d%%  %8.2f ms  %6.1f GFLOP/s  %5.1f%% of peak  %5.1f%% by processor time\n", s->what,
-           s->Nq, s->Nk, s->A, s->D, s->type == GV_F32 ? "f32" : "bf16", s->percent ? s->percent : 100, ms, r.wall,
+    const struct attn_call c = {
+        .q = q, .n_sources = 1, .source[0] = { .k = k, .v = v }, .out.o = o, .plan = s->percent ? &plan : NULL
+    };
+    const struct rate r = measure_call(d, &c, s->type, &ms);
+    const double      part = s->type == GV_F32 ? 50 : 100; /* f32 against half the peak of bf16 */
+    printf("%-14s %5d x %5d  A %2d  D %3d  %-4s %3d%%  %8.2f ms  %6.1f GFLOP/s  %5.1f%% of peak  %5.1f%% by processor time\n",
+           s->what, s->Nq, s->Nk, s->A, s->D, s->type == GV_F32 ? "f32" : "bf16", s->percent ? s->percent : 100, ms, r.wall,
            100 * 100 / part * r.wall / top.wall, 100 * 100 / part * r.cpu / top.cpu);
     fflush(stdout);
     gv_plan_free(&plan);
@@ -179,21 +182,23 @@ static void measure(struct device *d, const struct shape *s, struct rate top)
 int main(int argc, char **argv)
 {
     static const struct shape shapes[] = {
-        { "dense", 4096, 4096, 2, 128, 0, GV_BF16 },      { "dense", 8192, 8192, 1, 128, 0, GV_BF16 },
-        { "dense", 16384, 16384, 1, 128, 0, GV_BF16 },    { "dense", 4096, 4096, 2, 64, 0, GV_BF16 },
-        { "dense", 8192, 8192, 1, 64, 0, GV_BF16 },       { "lists", 8192, 8192, 2, 128, 50, GV_BF16 },
-        { "lists", 8192, 8192, 2, 128, 25, GV_BF16 },     { "lists", 8192, 8192, 2, 128, 10, GV_BF16 },
-        { "lists", 8192, 8192, 2, 64, 25, GV_BF16 },      { "1560, 12 heads", 1560, 1560, 12, 128, 0, GV_BF16 },
+        { "dense", 4096, 4096, 2, 128, 0, GV_BF16 },       { "dense", 8192, 8192, 1, 128, 0, GV_BF16 },
+        { "dense", 16384, 16384, 1, 128, 0, GV_BF16 },     { "dense", 4096, 4096, 2, 64, 0, GV_BF16 },
+        { "dense", 8192, 8192, 1, 64, 0, GV_BF16 },        { "lists", 8192, 8192, 2, 128, 50, GV_BF16 },
+        { "lists", 8192, 8192, 2, 128, 25, GV_BF16 },      { "lists", 8192, 8192, 2, 128, 10, GV_BF16 },
+        { "lists", 8192, 8192, 2, 64, 25, GV_BF16 },       { "1560, 12 heads", 1560, 1560, 12, 128, 0, GV_BF16 },
         { "shipped self", 1296, 1296, 4, 64, 0, GV_BF16 }, { "shipped text", 1296, 64, 4, 64, 0, GV_BF16 },
-        { "UMT5-like", 512, 512, 6, 64, 0, GV_BF16 },     { "CLIP", 257, 257, 16, 80, 0, GV_BF16 },
-        { "VAE middle", 576, 576, 1, 384, 0, GV_BF16 },   { "dense", 4096, 4096, 2, 128, 0, GV_F32 },
-        { "dense", 4096, 4096, 2, 64, 0, GV_F32 },        { "VAE middle", 576, 576, 1, 384, 0, GV_F32 },
+        { "UMT5-like", 512, 512, 6, 64, 0, GV_BF16 },      { "CLIP", 257, 257, 16, 80, 0, GV_BF16 },
+        { "VAE middle", 576, 576, 1, 384, 0, GV_BF16 },    { "dense", 4096, 4096, 2, 128, 0, GV_F32 },
+        { "dense", 4096, 4096, 2, 64, 0, GV_F32 },         { "VAE middle", 576, 576, 1, 384, 0, GV_F32 },
     };
     struct device *d;
     struct error   e = { 0 };
     const char    *level = argc > 2 && argv[2][0] ? argv[2] : NULL;
 
-    if (gv_device_open(&d, &(struct device_params){ .name = "cpu", .threads = argc > 1 ? atoi(argv[1]) : 0, .cpu_level = level }, &e) != GV_OK) {
+    if (gv_device_open(&d,
+                       &(struct device_params){ .name = "cpu", .threads = argc > 1 ? atoi(argv[1]) : 0, .cpu_level = level },
+                       &e) != GV_OK) {
         fprintf(stderr, "%s\n", e.text);
         return 1;
     }

@@ -35,8 +35,9 @@ static struct case_shape random_shape(enum dtype type, unsigned with, uint64_t *
 
 static void describe(const struct case_shape *s, const char *level, uint64_t at)
 {
-    printf("  %s: B %d Nq %d A %d/%d D %d/%d sources %d (%d...) %s → %s with %u, state %llu\n", level, s->B, s->Nq, s->A, s->A_kv, s->D,
-           s->Dv, s->n_sources, s->N[0], gv_dtype_info(s->type)->name, gv_dtype_info(s->out)->name, s->with, (unsigned long long)at);
+    printf("  %s: B %d Nq %d A %d/%d D %d/%d sources %d (%d...) %s → %s with %u, state %llu\n", level, s->B, s->Nq, s->A,
+           s->A_kv, s->D, s->Dv, s->n_sources, s->N[0], gv_dtype_info(s->type)->name, gv_dtype_info(s->out)->name, s->with,
+           (unsigned long long)at);
 }
 
 static double scale_of(const struct truth *t, int64_t n)
@@ -50,7 +51,8 @@ static double scale_of(const struct truth *t, int64_t n)
 
 /* O in f32 to 1e-5; in bf16 to 1.5 times what rounding the weights and the output alone does, and never finer than half a
  * unit in the last place twice over (2^-8). LSE to 1e-5. */
-static void expect_close(const struct attn_case *k, const struct case_shape *s, const struct truth *t, const char *level, uint64_t at)
+static void expect_close(const struct attn_case *k, const struct case_shape *s, const struct truth *t, const char *level,
+                         uint64_t at)
 {
     const int64_t           n = gv_tensor_count(k->c.out.o);
     const double            fine = 1.0 / F32_TOLERANCE_INVERSE;
@@ -63,8 +65,8 @@ static void expect_close(const struct attn_case *k, const struct case_shape *s, 
         f = compare(k, k->c.first, t->first_o, t->first_lse, t);
     if (d.o > limit || f.o > limit || d.lse > fine || f.lse > fine || !d.untouched || !f.untouched) {
         describe(s, level, at);
-        fail_msg("O %.3g, first %.3g (limit %.3g); LSE %.3g, first %.3g (limit %.3g); other rows %s", d.o, f.o, limit, d.lse, f.lse, fine,
-                 d.untouched && f.untouched ? "untouched" : "written");
+        fail_msg("O %.3g, first %.3g (limit %.3g); LSE %.3g, first %.3g (limit %.3g); other rows %s", d.o, f.o, limit, d.lse,
+                 f.lse, fine, d.untouched && f.untouched ? "untouched" : "written");
     }
 }
 
@@ -145,7 +147,8 @@ static void seeded_and_split_lists_unite(void **state)
 
 static void everything_at_once(void **state)
 {
-    const unsigned all = WITH_LISTS | WITH_MASK | WITH_SPLIT | WITH_SEED | WITH_SKIP | WITH_ORDER | WITH_WEIGHTS | WITH_ALWAYS | WITH_EMPTY_ROWS;
+    const unsigned all =
+        WITH_LISTS | WITH_MASK | WITH_SPLIT | WITH_SEED | WITH_SKIP | WITH_ORDER | WITH_WEIGHTS | WITH_ALWAYS | WITH_EMPTY_ROWS;
 
     (void)state;
     every_level_agrees(GV_F32, all, 10);
@@ -211,10 +214,13 @@ static void full_plan(struct attn_case *k, const struct case_shape *s)
         row[t] = n;
         for (int src = 0; src < s->n_sources; src++)
             for (int at = 0; at < s->N[src]; at += GV_KV_BLOCK)
-                e[n++] = kv_entry((uint32_t)at, (uint32_t)(s->N[src] - at < GV_KV_BLOCK ? s->N[src] - at : GV_KV_BLOCK), (uint32_t)src, 0);
+                e[n++] = kv_entry((uint32_t)at, (uint32_t)(s->N[src] - at < GV_KV_BLOCK ? s->N[src] - at : GV_KV_BLOCK),
+                                  (uint32_t)src, 0);
     }
     row[tiles] = n;
-    k->plan = (struct attn_plan){ .tile_q = GV_TILE_Q, .batch = 1, .list_heads = 1, .tiles = tiles, .row = row, .entries = e, .density = 1 };
+    k->plan = (struct attn_plan){
+        .tile_q = GV_TILE_Q, .batch = 1, .list_heads = 1, .tiles = tiles, .row = row, .entries = e, .density = 1
+    };
 }
 
 static void for_each_level(void (*claim)(struct device *d, enum dtype type, uint64_t *state))
@@ -389,6 +395,166 @@ static void query_order_changes_no_bit(void **state)
     for_each_level(permuted);
 }
 
+/* A mask that allows every pair of an entry changes nothing. */
+static void flagged(struct device *d, enum dtype type, uint64_t *state)
+{
+    struct case_shape s = random_shape(type, 0, state);
+    struct pair       p;
+
+    pair_make(&p, &s, state);
+    full_plan(&p.k, &s);
+    struct attn_plan masked = p.k.plan;
+    const uint32_t   n = masked.row[masked.tiles];
+    gv_kv_entry     *e = case_alloc(&p.k, n * sizeof *e + 4);
+    for (uint32_t i = 0; i < n; i++)
+        e[i] = masked.entries[i] | 1;
+    masked.entries = e;
+    masked.mask = (struct attn_mask){ .kind = MASK_CAUSAL, .a = 100000 };
+    p.k.c.plan = &p.k.plan;
+    p.other.plan = &masked;
+    pair_same(&p, d, type, "entries masked without need");
+}
+
+static void masking_what_is_allowed_changes_no_bit(void **state)
+{
+    (void)state;
+    for_each_level(flagged);
+}
+
+/* Rows that are computed do not feel those that are skipped, and nobody writes those. */
+static void skipped(struct device *d, enum dtype type, uint64_t *state)
+{
+    struct case_shape s = random_shape(type, WITH_LISTS | WITH_SKIP, state);
+    struct pair       p;
+
+    pair_make(&p, &s, state);
+    p.k.c.skip = NULL;
+    run_call(d, type, &p.k.c);
+    run_call(d, type, &p.other);
+    const struct attn_plan *plan = &p.k.plan;
+    const int64_t          *dim = p.out.o.dim;
+    for (int64_t b = 0; b < dim[0]; b++)
+        for (int64_t n = 0; n < dim[1]; n++)
+            for (int64_t a = 0; a < dim[2]; a++) {
+                const int64_t row =
+                    ((plan->batch == 1 ? 0 : b) * plan->list_heads + a * plan->list_heads / dim[2]) * plan->tiles +
+                    n / GV_TILE_Q;
+                if (p.other.skip[row / 32] >> row % 32 & 1)
+                    assert_true(isnan(get(p.out.lse, b, a, n, 0)) && isnan(get(p.out.o, b, n, a, 0)));
+                else
+                    for (int64_t i = 0; i < dim[3]; i++)
+                        assert_true(get(p.out.o, b, n, a, i) == get(p.k.c.out.o, b, n, a, i));
+            }
+    case_free(&p.k);
+}
+
+static void skipping_rows_leaves_the_others_bits(void **state)
+{
+    (void)state;
+    for_each_level(skipped);
+}
+
+/* One key that weighs ln n more is n copies of it. */
+static void copies(struct device *d, enum dtype type, uint64_t *state)
+{
+    enum { COPIES = 5 };
+    struct case_shape s = random_shape(type, 0, state);
+    struct pair       p;
+
+    s.n_sources = 1;
+    s.out = GV_F32;
+    pair_make(&p, &s, state);
+    struct attn_source *one = &p.k.c.source[0], *many = &p.other.source[0];
+    one->key_bias = case_tensor(&p.k, GV_F32, 1, DIMS(s.N[0]), NULL);
+    for (int i = 0; i < s.N[0]; i++)
+        set(one->key_bias, i, 0, 0, 0, i == 0 ? logf(COPIES) : 0);
+    many->k = case_tensor(&p.k, type, 4, DIMS(one->k.dim[0], s.N[0] + COPIES - 1, s.A_kv, s.D), NULL);
+    many->v = case_tensor(&p.k, type, 4, DIMS(one->v.dim[0], s.N[0] + COPIES - 1, s.A_kv, s.Dv), NULL);
+    for (int64_t n = 0; n < s.N[0] + COPIES - 1; n++)
+        for (int64_t a = 0; a < s.A_kv; a++) {
+            const int64_t from = n < COPIES ? 0 : n - COPIES + 1;
+            for (int64_t b = 0; b < one->k.dim[0]; b++)
+                for (int64_t i = 0; i < s.D; i++)
+                    set(many->k, b, n, a, i, get(one->k, b, from, a, i));
+            for (int64_t b = 0; b < one->v.dim[0]; b++)
+                for (int64_t i = 0; i < s.Dv; i++)
+                    set(many->v, b, n, a, i, get(one->v, b, from, a, i));
+        }
+    run_call(d, type, &p.k.c);
+    run_call(d, type, &p.other);
+    double worst = 0, scale = 0;
+    for (int64_t i = 0; i < gv_tensor_count(p.out.o); i++) {
+        const double a = (double)((float *)p.out.o.data)[i], b = (double)((float *)p.k.c.out.o.data)[i];
+        worst = fmax(worst, fabs(a - b));
+        scale = fmax(scale, fabs(b));
+    }
+    assert_true(worst <= scale * (type == GV_BF16 ? 0x1p-8 : 1e-5));
+    for (int64_t i = 0; i < gv_tensor_count(p.out.lse); i++)
+        assert_true(fabsf(((float *)p.out.lse.data)[i] - ((float *)p.k.c.out.lse.data)[i]) <
+                    1e-5f * fmaxf(1, fabsf(((float *)p.out.lse.data)[i])));
+    case_free(&p.k);
+}
+
+static void a_bias_of_ln_n_is_n_copies_of_the_key(void **state)
+{
+    (void)state;
+    for_each_level(copies);
+}
+
+/* Rows whose keys are all masked are empty, alone and as parts of a union. */
+static void all_masked(struct device *d, enum dtype type, uint64_t *state)
+{
+    struct case_shape s = random_shape(type, 0, state);
+    struct attn_case  k;
+
+    case_make(&k, &s, state);
+    full_plan(&k, &s);
+    gv_kv_entry *e = case_alloc(&k, k.plan.row[k.plan.tiles] * sizeof *e + 4);
+    for (uint32_t i = 0; i < k.plan.row[k.plan.tiles]; i++)
+        e[i] = k.plan.entries[i] | 1;
+    k.plan.entries = e;
+    k.plan.mask = (struct attn_mask){ .kind = MASK_CAUSAL, .a = -100000 };
+    k.c.plan = &k.plan;
+    run_call(d, type, &k.c);
+    for (int64_t b = 0; b < s.B; b++)
+        for (int64_t n = 0; n < s.Nq; n++)
+            for (int64_t a = 0; a < s.A; a++) {
+                assert_true(get(k.c.out.lse, b, a, n, 0) == -INFINITY);
+                for (int64_t i = 0; i < s.Dv; i++)
+                    assert_true(get(k.c.out.o, b, n, a, i) == 0);
+            }
+    case_free(&k);
+}
+
+static void rows_whose_keys_are_all_masked_are_empty(void **state)
+{
+    (void)state;
+    for_each_level(all_masked);
+}
+
+/* What is not a number stays visible: a NaN in a key makes its readers' output NaN, and only theirs. */
+static void with_nan(struct device *d, enum dtype type, uint64_t *state)
+{
+    struct case_shape s = random_shape(type, 0, state);
+    struct attn_case  k;
+
+    s.A_kv = 2;
+    s.A = 4;
+    case_make(&k, &s, state);
+    set(k.c.source[0].k, 0, rnd_to(state, s.N[0]), 1, 0, NAN);
+    run_call(d, type, &k.c);
+    for (int64_t n = 0; n < s.Nq; n++)
+        for (int64_t a = 0; a < 4; a++)
+            assert_int_equal(isnan(get(k.c.out.o, 0, n, a, s.Dv - 1)) != 0, a >= 2);
+    case_free(&k);
+}
+
+static void nan_in_a_key_reaches_its_readers_and_no_one_else(void **state)
+{
+    (void)state;
+    for_each_level(with_nan);
+}
+
 static void bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
@@ -555,6 +721,11 @@ int main(void)
         cmocka_unit_test(unaligned_entries_give_the_same_bits_and_read_nothing_else),
         cmocka_unit_test(an_extra_source_is_concatenation),
         cmocka_unit_test(query_order_changes_no_bit),
+        cmocka_unit_test(masking_what_is_allowed_changes_no_bit),
+        cmocka_unit_test(skipping_rows_leaves_the_others_bits),
+        cmocka_unit_test(a_bias_of_ln_n_is_n_copies_of_the_key),
+        cmocka_unit_test(rows_whose_keys_are_all_masked_are_empty),
+        cmocka_unit_test(nan_in_a_key_reaches_its_readers_and_no_one_else),
         cmocka_unit_test(bits_do_not_depend_on_threads),
         cmocka_unit_test(merge_unites_any_parts_and_an_empty_one_changes_no_bit),
         cmocka_unit_test(shapes_that_do_not_fit_are_named),

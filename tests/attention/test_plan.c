@@ -31,7 +31,7 @@ struct refusal {
     gv_kv_entry      e[4];
 };
 
-#define E(start, length, source, masked) ((gv_kv_entry)((start) << 10 | ((length) - 1) << 4 | (source) << 1 | (masked)))
+#define E(start, length, source, masked) ((gv_kv_entry)((start) << 10 | ((length)-1) << 4 | (source) << 1 | (masked)))
 
 static void check_refuses_what_would_be_wrong(void **state)
 {
@@ -62,11 +62,17 @@ static void check_refuses_what_would_be_wrong(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const struct refusal *c = &cases[i];
-        const uint32_t        row[] = { 0, c->n, c->n }, split[] = { c->split, c->n };
-        struct error          e = { 0 };
-        const struct attn_plan p = { .tile_q = GV_TILE_Q, .batch = 1, .list_heads = 1, .tiles = 2, .row = row, .entries = c->e,
-                                     .split = c->split == UINT32_MAX ? NULL : split, .mask = c->mask };
+        const struct refusal  *c = &cases[i];
+        const uint32_t         row[] = { 0, c->n, c->n }, split[] = { c->split, c->n };
+        struct error           e = { 0 };
+        const struct attn_plan p = { .tile_q = GV_TILE_Q,
+                                     .batch = 1,
+                                     .list_heads = 1,
+                                     .tiles = 2,
+                                     .row = row,
+                                     .entries = c->e,
+                                     .split = c->split == UINT32_MAX ? NULL : split,
+                                     .mask = c->mask };
         const gv_status        s = gv_plan_check(&p, 200, 2, keys, &e);
         if ((s == GV_OK) != !c->says || (c->says && !strstr(e.text, c->says)))
             fail_msg("case %zu: \"%s\", wanted \"%s\"", i, e.text, c->says ? c->says : "");
@@ -76,10 +82,10 @@ static void check_refuses_what_would_be_wrong(void **state)
 static void check_refuses_rows_and_orders_that_are_not(void **state)
 {
     const gv_kv_entry e[] = { E(0u, 64u, 0u, 0u) };
-    const uint32_t    backwards[] = { 1, 0, 1 }, row[] = { 0, 1, 1 }, outside[] = { 2, 1 }, twice[] = { 0, 0 }, good[] = { 1, 0 };
-    const int64_t     keys = 64;
-    struct attn_plan  p = { .tile_q = GV_TILE_Q, .batch = 1, .list_heads = 1, .tiles = 2, .row = backwards, .entries = e };
-    struct error      x = { 0 };
+    const uint32_t backwards[] = { 1, 0, 1 }, row[] = { 0, 1, 1 }, outside[] = { 2, 1 }, twice[] = { 0, 0 }, good[] = { 1, 0 };
+    const int64_t  keys = 64;
+    struct attn_plan p = { .tile_q = GV_TILE_Q, .batch = 1, .list_heads = 1, .tiles = 2, .row = backwards, .entries = e };
+    struct error     x = { 0 };
 
     (void)state;
     assert_int_equal(gv_plan_check(&p, 200, 1, &keys, &x), GV_ERR_INTERNAL);

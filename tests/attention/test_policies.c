@@ -197,7 +197,9 @@ static void radial_is_its_published_rule(void **state)
         int    T, H, W;
         double decay;
         int    sink;
-    } cases[] = { { 8, 16, 16, 0.5, 1 }, { 8, 16, 16, 0.5, 0 }, { 6, 16, 32, 0.25, 1 }, { 12, 8, 16, 1, 0 }, { 5, 32, 40, 0.1, 1 } };
+    } cases[] = {
+        { 8, 16, 16, 0.5, 1 }, { 8, 16, 16, 0.5, 0 }, { 6, 16, 32, 0.25, 1 }, { 12, 8, 16, 1, 0 }, { 5, 32, 40, 0.1, 1 }
+    };
 
     (void)state;
     for (int i = 0; i < 5; i++) {
@@ -225,10 +227,10 @@ static void radial_keeps_the_published_number_of_blocks(void **state)
         const char *text;
         uint32_t    blocks, shortest, longest;
     } cases[] = {
-        { 18, 48, 80, "radial:decay=0.2", 83728, 92, 162 },          { 18, 48, 80, "radial:decay=1", 125656, 0, 540 },
-        { 21, 48, 80, "radial:decay=0.2", 103768, 0, 630 },          { 21, 48, 80, "radial:decay=0.8", 135688, 0, 630 },
+        { 18, 48, 80, "radial:decay=0.2", 83728, 92, 162 },           { 18, 48, 80, "radial:decay=1", 125656, 0, 540 },
+        { 21, 48, 80, "radial:decay=0.2", 103768, 0, 630 },           { 21, 48, 80, "radial:decay=0.8", 135688, 0, 630 },
         { 30, 48, 80, "radial:decay=0.95,sink=0", 222452, 144, 281 }, { 8, 16, 16, "radial:decay=0.5", 232, 0, 16 },
-        { 8, 16, 16, "radial:decay=0.5,sink=0", 224, 0, 16 },        { 6, 16, 32, "radial:decay=0.25", 480, 0, 24 },
+        { 8, 16, 16, "radial:decay=0.5,sink=0", 224, 0, 16 },         { 6, 16, 32, "radial:decay=0.25", 480, 0, 24 },
     };
 
     (void)state;
@@ -242,7 +244,8 @@ static void radial_keeps_the_published_number_of_blocks(void **state)
             longest = n > longest ? n : longest;
         }
         if (m.p.row[m.p.tiles] != 2 * cases[i].blocks)
-            fail_msg("%s, %d frames: %u blocks, %u are published", cases[i].text, cases[i].T, m.p.row[m.p.tiles] / 2, cases[i].blocks);
+            fail_msg("%s, %d frames: %u blocks, %u are published", cases[i].text, cases[i].T, m.p.row[m.p.tiles] / 2,
+                     cases[i].blocks);
         assert_true(cases[i].shortest == 0 || (shortest == cases[i].shortest && longest == cases[i].longest));
         made_free(&m);
     }
@@ -287,8 +290,9 @@ static void every_tile_reads_equally_many_tiles_and_the_right_ones(void **state)
     for (int64_t q = 0; q < m.l.tokens; q += 31)
         for (int64_t k = 0; k < m.l.tokens; k += 17) {
             const struct attn_position a = m.l.position[q], b = m.l.position[k];
-            const int t = from_of(a.t / 2, 4, 3), h = from_of(a.h / 8, 4, 3), w = from_of(a.w / 8, 3, 1);
-            const bool want = b.t / 2 >= t && b.t / 2 < t + 3 && b.h / 8 >= h && b.h / 8 < h + 3 && b.w / 8 >= w && b.w / 8 < w + 1;
+            const int                  t = from_of(a.t / 2, 4, 3), h = from_of(a.h / 8, 4, 3), w = from_of(a.w / 8, 3, 1);
+            const bool                 want =
+                b.t / 2 >= t && b.t / 2 < t + 3 && b.h / 8 >= h && b.h / 8 < h + 3 && b.w / 8 >= w && b.w / 8 < w + 1;
             assert_int_equal(reads(&m.p, 0, q, k), want);
         }
     made_free(&m);
@@ -335,7 +339,8 @@ static void the_temporal_band_is_the_spatial_one_transposed(void **state)
     expect_rule("bands:keep=0.2,temporal=1", 9, 8, 13, band_rule); /* over the new order */
     must(&m, "bands:keep=0.2,temporal=1", 1, 9, 8, 13);
     for (int64_t n = 1; n < m.l.tokens; n++)
-        assert_true(n % 9 == 0 ? m.l.position[n].t == 0 : m.l.position[n].t == m.l.position[n - 1].t + 1 && m.l.position[n].w == m.l.position[n - 1].w);
+        assert_true(n % 9 == 0 ? m.l.position[n].t == 0
+                               : m.l.position[n].t == m.l.position[n - 1].t + 1 && m.l.position[n].w == m.l.position[n - 1].w);
     made_free(&m);
     must(&m, "bands:keep=1", 1, 9, 8, 13);
     assert_true(m.p.density > 0.999999);
@@ -357,8 +362,8 @@ static void an_order_is_a_permutation_that_positions_follow(void **state)
             assert_int_equal(l.position[n].h, l.order[n] / 10 % 6);
             assert_int_equal(l.position[n].w, l.order[n] % 10);
             if (!kind && n % 30)
-                assert_true((l.position[n].t - 7) / 2 == (l.position[n - 1].t - 7) / 2 && l.position[n].h / 3 == l.position[n - 1].h / 3 &&
-                            l.position[n].w / 5 == l.position[n - 1].w / 5);
+                assert_true((l.position[n].t - 7) / 2 == (l.position[n - 1].t - 7) / 2 &&
+                            l.position[n].h / 3 == l.position[n - 1].h / 3 && l.position[n].w / 5 == l.position[n - 1].w / 5);
         }
         assert_int_equal(gv_layout_places(&l, &e), GV_ERR_INTERNAL); /* once */
         gv_layout_free(&l);

@@ -35,7 +35,7 @@ static void slow_select(uint8_t *keep, const float *score, int n, const struct s
                 best = i;
         const double with = sum + (double)score[best];
         const bool   share = rule->kind == SELECT_SHARE && taken < (int)ceil(rule->amount * n);
-        const bool   mass = rule->kind == SELECT_MASS && (rule->crossing ? sum < rule->amount * all : with <= rule->amount * all);
+        const bool mass = rule->kind == SELECT_MASS && (rule->crossing ? sum < rule->amount * all : with <= rule->amount * all);
         if (!share && !mass && taken >= rule->least)
             return;
         keep[best] = 1;
@@ -50,8 +50,10 @@ static void rules_choose_what_their_text_says(void **state)
     (void)state;
     for (int round = 0; round < 3000; round++) {
         const int                n = 1 + (int)rnd_to(&at, 90);
-        const struct select_rule rule = { .kind = (enum select_kind)rnd_to(&at, 2), .amount = (double)rnd_to(&at, 11) / 10,
-                                          .crossing = rnd_to(&at, 2), .least = rnd_to(&at, 3) };
+        const struct select_rule rule = { .kind = (enum select_kind)rnd_to(&at, 2),
+                                          .amount = (double)rnd_to(&at, 11) / 10,
+                                          .crossing = rnd_to(&at, 2),
+                                          .least = rnd_to(&at, 3) };
         float                    score[90];
         uint8_t                  fast[90] = { 0 }, slow[90] = { 0 };
         int32_t                  order[90];
@@ -70,13 +72,16 @@ static void the_crossing_block_is_in_or_out(void **state)
         double amount;
         bool   crossing;
         int    kept;
-    } cases[] = { { 0.8, true, 3 }, { 0.8, false, 2 }, { 0.75, true, 2 }, { 0.75, false, 2 }, { 0.1, true, 1 }, { 0.1, false, 0 }, { 1, true, 4 } };
+    } cases[] = { { 0.8, true, 3 }, { 0.8, false, 2 }, { 0.75, true, 2 }, { 0.75, false, 2 },
+                  { 0.1, true, 1 }, { 0.1, false, 0 }, { 1, true, 4 } };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         uint8_t keep[4] = { 0 };
         int32_t order[4];
-        gv_select(keep, p, 4, &(struct select_rule){ .kind = SELECT_MASS, .amount = cases[i].amount, .crossing = cases[i].crossing }, order);
+        gv_select(keep, p, 4,
+                  &(struct select_rule){ .kind = SELECT_MASS, .amount = cases[i].amount, .crossing = cases[i].crossing },
+                  order);
         assert_int_equal(keep[0] + keep[1] + keep[2] + keep[3], cases[i].kept);
     }
 }
@@ -95,7 +100,9 @@ static void asking_for_more_never_drops_a_block(void **state)
                 score[i] = fabsf(rnd_normal(&at));
             for (double amount = 0; amount <= 1; amount += 0.05) {
                 uint8_t keep[64] = { 0 };
-                gv_select(keep, score, 64, &(struct select_rule){ .kind = (enum select_kind)(kind / 2), .amount = amount, .crossing = kind % 2 }, order);
+                gv_select(keep, score, 64,
+                          &(struct select_rule){ .kind = (enum select_kind)(kind / 2), .amount = amount, .crossing = kind % 2 },
+                          order);
                 for (int i = 0; i < 64; i++)
                     assert_true(keep[i] >= before[i]);
                 memcpy(before, keep, sizeof keep);
@@ -183,7 +190,8 @@ static void pooled_scores_are_those_of_means(void **state)
 
     (void)state;
     scored_make(&s, 300, 333, 4, 2, 20, 64, &at);
-    struct tensor q_same = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 3), NULL), k_same = case_tensor(&s.k, GV_F32, 3, DIMS(2, 2, 6), NULL);
+    struct tensor q_same = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 3), NULL),
+                  k_same = case_tensor(&s.k, GV_F32, 3, DIMS(2, 2, 6), NULL);
     gv_score_pooled(&s.r, &s.c, q_same, k_same);
     for (int64_t b = 0; b < 2; b++)
         for (int64_t h = 0; h < 4; h++)
@@ -260,8 +268,10 @@ static void exact_scores_are_the_softmax_summed_over_blocks(void **state)
 
     (void)state;
     scored_make(&s, 200, 301, 4, 2, 12, 64, &at);
-    struct tensor lse = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 200), NULL), o = case_tensor(&s.k, GV_F32, 4, DIMS(2, 200, 4, 12), NULL);
-    gv_attention(&s.r, &(struct attn_call){ .q = s.c.q, .n_sources = 1, .source[0] = { .k = s.c.k, .v = s.c.k }, .out = { o, lse } });
+    struct tensor lse = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 200), NULL),
+                  o = case_tensor(&s.k, GV_F32, 4, DIMS(2, 200, 4, 12), NULL);
+    gv_attention(&s.r,
+                 &(struct attn_call){ .q = s.c.q, .n_sources = 1, .source[0] = { .k = s.c.k, .v = s.c.k }, .out = { o, lse } });
     gv_score_exact(&s.r, &s.c, lse);
     for (int64_t t = 0; t < 2; t++) {
         double rows = (double)(end_of(t, 128, 200) - t * 128), all = 0;
@@ -301,7 +311,8 @@ static void scored_plan(struct scored *s, struct attn_plan *p, const char *text)
 
 static void keeping_everything_is_dense(void **state)
 {
-    static const char *const all[] = { "pooled:share=1", "pooled:share=0,mass=1", "pooled:share=0.01,same=1", "antidiagonal:mass=1", "antidiagonal:mass=0.01,first=3" };
+    static const char *const all[] = { "pooled:share=1", "pooled:share=0,mass=1", "pooled:share=0.01,same=1",
+                                       "antidiagonal:mass=1", "antidiagonal:mass=0.01,first=3" };
 
     (void)state;
     for (int i = 0; i < 5; i++) {
