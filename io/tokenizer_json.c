@@ -264,7 +264,12 @@ static gv_status read_all_added(struct tokenizer *t, struct pipeline *p, const s
     return index_added(p, list);
 }
 
-/* One more special id, before or after the text. Wrapping means: in front of those before, behind those after. */
+static void second_adder(const struct json_view *node)
+{
+    gv_json_fail(node, NULL, GV_ERR_MODEL, "is a second post-processor that adds ids, which is not handled");
+}
+
+/* One more special id, before or after the text, behind those that are there. */
 static void put_special(struct tokenizer *t, const struct json_view *at, bool before, const int32_t *ids, int n)
 {
     int32_t **list = before ? &t->before : &t->after;
@@ -294,7 +299,7 @@ static void read_template(struct tokenizer *t, const struct json_view *node)
     struct json_view all = gv_json_object(node, "special_tokens", false);
     int              seen = 0;
     if (t->n_before || t->n_after)
-        gv_json_fail(node, NULL, GV_ERR_MODEL, "is a second post-processor that adds ids, which is not handled");
+        second_adder(node);
     for (size_t i = 0; gv_json_done(node) == GV_OK && i < gv_json_count(&single); i++) {
         struct json_view piece = gv_json_at(&single, i);
         if (gv_json_has(&piece, "Sequence")) {
@@ -318,6 +323,10 @@ static void read_template(struct tokenizer *t, const struct json_view *node)
 static void read_bert(struct tokenizer *t, const struct json_view *node)
 {
     static const char *const names[] = { "cls", "sep" };
+    if (t->n_before || t->n_after) {
+        second_adder(node);
+        return;
+    }
     for (int i = 0; i < 2; i++) {
         struct json_view pair = gv_json_array(node, names[i], 2, 2, true);
         const json_t    *x = json_array_get(pair.value, 1);

@@ -412,6 +412,9 @@ static void broken_json_is_refused_by_field(void **state)
         { "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}],\"special_tokens\":{}}," UNIGRAM "}", "special_tokens.x is missing" },
         { "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"B\"}}]}," UNIGRAM "}", "expected the sequence A" },
         { "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}," UNIGRAM "}", "no place for the text" },
+        { "{\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":\"BertProcessing\",\"cls\":[\"a\",1],\"sep\":[\"b\",0]},"
+          "{\"type\":\"BertProcessing\",\"cls\":[\"a\",1],\"sep\":[\"b\",0]}]}," UNIGRAM "}",
+          "second post-processor" },
         { "{\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"x\",77],\"sep\":[\"x\",0]}," UNIGRAM "}", "names id 77" },
         { "{\"post_processor\":{\"type\":\"Odd\"}," UNIGRAM "}", "post_processor.type is \"Odd\"" },
     };
