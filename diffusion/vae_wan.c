@@ -114,7 +114,7 @@ enum { NAME = 96 };
 
 static const char *name(char *text, const char *prefix, const char *rest)
 {
-    snprintf(text, NAME, "%.47s%.47s", prefix, rest);
+    snprintf(text, NAME, "%.63s%.31s", prefix, rest);
     return text;
 }
 
@@ -146,7 +146,7 @@ static gv_status bind_mid(struct bind *b, const char *prefix, struct half *h)
 static gv_status bind_decoder(struct wan_vae *v, struct bind *b)
 {
     struct half *h = &v->decoder;
-    char         text[NAME], prefix[NAME / 2];
+    char         text[NAME], prefix[64];
     TRY(bind_conv(b, "post_quant_conv.", &h->quant.w, &h->quant.bias, v->base.z, v->base.z, 1, 1, 5));
     TRY(bind_causal(b, "decoder.conv_in.", &h->conv_in, v->base.z, h->width_mid, 3, 3));
     TRY(bind_mid(b, "decoder.", h));
@@ -171,7 +171,7 @@ static gv_status bind_decoder(struct wan_vae *v, struct bind *b)
 static gv_status bind_encoder(struct wan_vae *v, struct bind *b)
 {
     struct half *h = &v->encoder;
-    char         text[NAME], prefix[NAME / 2];
+    char         text[NAME], prefix[64];
     int          block = 0;
     TRY(bind_causal(b, "encoder.conv_in.", &h->conv_in, 3, h->width_in, 3, 3));
     for (int i = 0; i < v->n_stages; i++) {
