@@ -60,17 +60,25 @@ static const char *entry_fault(const struct checked *c, gv_kv_entry e)
     return NULL;
 }
 
-/* Does an unmasked entry hold a pair that the rule forbids? */
+/* Does an unmasked entry hold a pair that the rule forbids? By the ends of the ranges where those decide, else pair by pair. */
 static bool hides(const struct checked *c, gv_kv_entry e)
 {
-    const int64_t q0 = c->row % c->p->tiles * c->p->tile_q;
-    const int64_t q1 = q0 + c->p->tile_q < c->n_queries ? q0 + c->p->tile_q : c->n_queries;
+    const struct attn_mask *m = &c->p->mask;
+    const int64_t           q0 = c->row % c->p->tiles * c->p->tile_q;
+    const int64_t           q1 = q0 + c->p->tile_q < c->n_queries ? q0 + c->p->tile_q : c->n_queries;
 
-    if (c->p->mask.kind == MASK_NONE || kv_masked(e) || (c->p->mask.kind == MASK_SEGMENTS && kv_source(e)))
+    if (m->kind == MASK_NONE || kv_masked(e) || (m->kind == MASK_SEGMENTS && kv_source(e)))
         return false;
+    if (m->kind != MASK_SEGMENTS) {
+        const struct mask_range first = gv_mask_range(m, q0), last = gv_mask_range(m, q1 - 1);
+        const int64_t           j0 = m->key_start[kv_source(e)] + kv_start(e), j1 = j0 + kv_length(e) - 1;
+
+        if ((j0 >= last.lo && j1 <= first.hi) || j1 < first.sink)
+            return false;
+    }
     for (int64_t q = q0; q < q1; q++)
         for (uint32_t k = 0; k < kv_length(e); k++)
-            if (!gv_mask_allows(&c->p->mask, q, (int)kv_source(e), kv_start(e) + k))
+            if (!gv_mask_allows(m, q, (int)kv_source(e), kv_start(e) + k))
                 return true;
     return false;
 }

@@ -4,11 +4,23 @@
 
 #include "attention/policy.h"
 
+/* clang-format off: one line each */
 static const struct attn_policy *const policies[] = {
-    &gv_policy_dense,  &gv_policy_causal,  &gv_policy_block_causal, &gv_policy_streaming,
-    &gv_policy_window, &gv_policy_strided, &gv_policy_radial,       &gv_policy_tiles,
-    &gv_policy_bands,  &gv_policy_pooled,  &gv_policy_antidiagonal, NULL,
+    &gv_policy_dense,
+    &gv_policy_causal,
+    &gv_policy_block_causal,
+    &gv_policy_streaming,
+    &gv_policy_window,
+    &gv_policy_strided,
+    &gv_policy_radial,
+    &gv_policy_tiles,
+    &gv_policy_bands,
+    &gv_policy_pooled,
+    &gv_policy_antidiagonal,
+    &gv_policy_vertical_slash,
+    NULL,
 };
+/* clang-format on */
 
 const struct attn_policy *const *gv_policies(void)
 {

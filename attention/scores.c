@@ -77,3 +77,23 @@ void gv_score_exact(struct run *r, const struct score_call *c, struct tensor lse
     gv_score_exact_cpu(r, c, lse);
     arena_release(&r->scratch, m);
 }
+
+void gv_score_lines(struct run *r, struct tensor q, struct tensor k, int64_t rows, struct tensor column, struct tensor distance)
+{
+    if (!gv_run_ready(r))
+        return;
+    if (!is_tokens(r, q) || rows < 1 || rows > q.dim[1])
+        misfit(r, "q", q);
+    else if (!is_tokens(r, k) || k.dim[0] != q.dim[0] || k.dim[1] != q.dim[1] || q.dim[2] % k.dim[2] || k.dim[3] != q.dim[3])
+        misfit(r, "k", k);
+    else if (!is_table(column, q.dim[0], q.dim[2], q.dim[1]))
+        misfit(r, "column", column);
+    else if (!is_table(distance, q.dim[0], q.dim[2], q.dim[1]))
+        misfit(r, "distance", distance);
+    else if (r->device->kind != GV_DEVICE_CPU)
+        gv_run_fail(r, GV_ERR_UNSUPPORTED, "block scores: no kernel for device %s", r->device->name);
+    const struct mark m = arena_mark(&r->scratch);
+    if (gv_run_ready(r))
+        gv_score_lines_cpu(r, q, k, rows, column, distance);
+    arena_release(&r->scratch, m);
+}

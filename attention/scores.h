@@ -29,4 +29,10 @@ void gv_score_antidiagonal(struct run *r, const struct score_call *c, int stride
  * dear as half of dense attention. Source: AdaSpa's second pass. */
 void gv_score_exact(struct run *r, const struct score_call *c, struct tensor lse);
 
+/* What the last `rows` queries read, each up to its own place (the sequence is causal and q and k are equally many): the sum
+ * of their softmax by key, column [B, A, N], and by distance to the key, distance [B, A, N], f32; each sums to `rows`.
+ * Source: MInference (Jiang et al. 2024), algorithm 2. */
+void gv_score_lines(struct run *r, struct tensor q, struct tensor k, int64_t rows, struct tensor column,
+                    struct tensor distance);
+
 #endif

@@ -97,5 +97,7 @@ enum { GV_SCORE_MAX_HEAD = 1024 };
 void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tensor q_same, struct tensor k_same);
 void gv_score_antidiagonal_cpu(struct run *r, const struct score_call *c, int stride);
 void gv_score_exact_cpu(struct run *r, const struct score_call *c, struct tensor lse);
+void gv_score_lines_cpu(struct run *r, struct tensor q, struct tensor k, int64_t rows, struct tensor column,
+                        struct tensor distance);
 
 #endif

@@ -217,3 +217,45 @@ void gv_score_exact_cpu(struct run *r, const struct score_call *c, struct tensor
 
     run_tiles(r, &s, (GV_TILE_Q + 1) * c->q.dim[3]);
 }
+
+/* ---- lines ---- */
+
+struct lines {
+    struct tensor q, k, column, distance;
+    int64_t       rows, slot;
+    float        *slots; /* [B · A][slot]: a head's own, since it sums over its queries in order */
+};
+
+static void lines_head(void *arg, int64_t i)
+{
+    const struct lines *s = arg;
+    const int64_t       N = s->q.dim[1], A = s->q.dim[2], D = s->q.dim[3], b = i / A, h = i % A, kv = h / (A / s->k.dim[2]);
+    float              *q = s->slots + i * s->slot, *key = q + D, *p = key + D;
+    float              *column = (float *)s->column.data + i * N, *distance = (float *)s->distance.data + i * N;
+    const float         scale = (float)(1 / sqrt((double)D));
+
+    memset(column, 0, (size_t)N * sizeof *column);
+    memset(distance, 0, (size_t)N * sizeof *distance);
+    for (int64_t n = N - s->rows; n < N; n++) {
+        gv_attn_read(q, attn_at(s->q, b, n, h), s->q.type, D);
+        for (int64_t k = 0; k <= n; k++) {
+            gv_attn_read(key, attn_at(s->k, b, k, kv), s->k.type, D);
+            p[k] = dot(q, key, D) * scale;
+        }
+        soften(p, n + 1);
+        for (int64_t k = 0; k <= n; k++) {
+            column[k] += p[k];
+            distance[n - k] += p[k];
+        }
+    }
+}
+
+void gv_score_lines_cpu(struct run *r, struct tensor q, struct tensor k, int64_t rows, struct tensor column,
+                        struct tensor distance)
+{
+    struct lines s = { q, k, column, distance, rows, (2 * q.dim[3] + q.dim[1] + 15) / 16 * 16, NULL };
+
+    s.slots = gv_scratch_bytes(r, (size_t)(q.dim[0] * q.dim[2] * s.slot) * sizeof *s.slots);
+    if (!gv_device_is_null(r->device) && r->err.code == GV_OK)
+        gv_parallel_for(r->device, q.dim[0] * q.dim[2], lines_head, &s);
+}

@@ -294,6 +294,35 @@ static void exact_scores_are_the_softmax_summed_over_blocks(void **state)
     scored_free(&s);
 }
 
+static void line_scores_are_the_softmax_by_column_and_distance(void **state)
+{
+    struct scored s;
+    uint64_t      at = seed;
+
+    (void)state;
+    scored_make(&s, 90, 90, 4, 2, 12, 64, &at);
+    struct tensor column = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 90), NULL),
+                  distance = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 90), NULL);
+    gv_score_lines(&s.r, s.c.q, s.c.k, 20, column, distance);
+    double by_key[90] = { 0 }, by_distance[90] = { 0 }, all = 0;
+    for (int64_t q = 70; q < 90; q++) {
+        double sum = 0;
+        for (int64_t k = 0; k <= q; k++)
+            sum += exp(product(&s, 1, 3, q, k));
+        for (int64_t k = 0; k <= q; k++) {
+            by_key[k] += exp(product(&s, 1, 3, q, k)) / sum;
+            by_distance[q - k] += exp(product(&s, 1, 3, q, k)) / sum;
+        }
+    }
+    for (int64_t i = 0; i < 90; i++) {
+        assert_true(fabs((double)get(column, 1, 3, i, 0) - by_key[i]) < 1e-5);
+        assert_true(fabs((double)get(distance, 1, 3, i, 0) - by_distance[i]) < 1e-5);
+        all += (double)get(column, 1, 3, i, 0);
+    }
+    assert_true(fabs(all - 20) < 1e-4);
+    scored_free(&s);
+}
+
 /* ---- policies ---- */
 
 static void scored_plan(struct scored *s, struct attn_plan *p, const char *text)
@@ -385,12 +414,58 @@ static void forced_and_unlike_blocks_are_read_by_every_tile(void **state)
     scored_free(&s);
 }
 
-static void dry_run_takes_room_for_every_entry(void **state)
+/* The best lines by the scores, from the text; then pair by pair what a tile reads. */
+static void vertical_slash_reads_its_lines(void **state)
 {
-    static const char *const all[] = { "pooled:same=0.5", "antidiagonal" };
+    static const int lines[][5] = { { 20, 30, 16, 5, 10 }, { 1, 1, 1, 0, 1 }, { 3, 40, 64, 3, 40 }, { 400, 400, 9, 0, 1 } };
 
     (void)state;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
+        enum { N = 333 };
+        struct scored    s;
+        struct attn_plan p;
+        uint64_t         at = seed + (uint64_t)i;
+        char             text[100];
+        uint8_t          vertical[N] = { 0 }, slash[N] = { 0 };
+        const int       *o = lines[i];
+        scored_make(&s, N, N, 4, 2, 12, 64, &at);
+        snprintf(text, sizeof text, "vertical_slash:vertical=%d,slash=%d,rows=%d,first=%d,near=%d", o[0], o[1], o[2], o[3],
+                 o[4]);
+        scored_plan(&s, &p, text);
+        struct tensor column = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, N), NULL),
+                      distance = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, N), NULL);
+        gv_score_lines(&s.r, s.c.q, s.c.k, o[2], column, distance);
+        float *by_key = (float *)column.data + 7 * N, *by_distance = (float *)distance.data + 7 * N; /* batch 1, head 3 */
+        for (int n = 0; n < o[3]; n++)
+            by_key[n] = 1e9f;
+        for (int n = 0; n < o[4]; n++)
+            by_distance[n] = 1e9f;
+        slow_select(vertical, by_key, N, &(struct select_rule){ .kind = SELECT_SHARE, .least = o[0] });
+        slow_select(slash, by_distance, N, &(struct select_rule){ .kind = SELECT_SHARE, .least = o[1] });
+        for (int64_t q = 0; q < N; q++)
+            for (int64_t k = 0; k < N; k++) {
+                const int64_t  q0 = q / 128 * 128, q1 = end_of(q / 128, 128, N);
+                const uint32_t row = 7 * 3 + (uint32_t)(q / 128);
+                bool           want = vertical[k], found = false;
+                for (int64_t d = 0; d < N; d++)
+                    want |= slash[d] && k >= q0 - d && k <= q1 - 1 - d;
+                for (uint32_t n = p.row[row]; n < p.row[row + 1]; n++) {
+                    const gv_kv_entry e = p.entries[n];
+                    if (k >= kv_start(e) && k < kv_start(e) + kv_length(e))
+                        found = !kv_masked(e) || k <= q;
+                }
+                assert_int_equal(found, want && k <= q);
+            }
+        scored_free(&s);
+    }
+}
+
+static void dry_run_takes_room_for_every_entry(void **state)
+{
+    static const char *const all[] = { "pooled:same=0.5", "antidiagonal", "vertical_slash" };
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
         struct scored             s;
         struct device            *null;
         struct run                dry;
@@ -399,7 +474,7 @@ static void dry_run_takes_room_for_every_entry(void **state)
         const struct attn_policy *policy;
         double                    value[GV_POLICY_OPTIONS];
         uint64_t                  at = seed;
-        scored_make(&s, 300, 333, 4, 2, 20, 64, &at);
+        scored_make(&s, 300, 300, 4, 2, 20, 64, &at);
         assert_int_equal(gv_device_null(&null, device, &e), GV_OK);
         assert_int_equal(gv_run_open(&dry, null, GV_F32, 0, &e), GV_OK);
         assert_int_equal(gv_policy_parse(all[i], &policy, value, &e), GV_OK);
@@ -422,9 +497,11 @@ int main(void)
         cmocka_unit_test(pooled_scores_are_those_of_means),
         cmocka_unit_test(antidiagonal_scores_are_those_of_folded_rows),
         cmocka_unit_test(exact_scores_are_the_softmax_summed_over_blocks),
+        cmocka_unit_test(line_scores_are_the_softmax_by_column_and_distance),
         cmocka_unit_test(keeping_everything_is_dense),
         cmocka_unit_test(the_block_that_matters_is_found),
         cmocka_unit_test(forced_and_unlike_blocks_are_read_by_every_tile),
+        cmocka_unit_test(vertical_slash_reads_its_lines),
         cmocka_unit_test(dry_run_takes_room_for_every_entry),
     };
     struct error e = { 0 };
