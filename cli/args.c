@@ -44,6 +44,8 @@ const struct cli_option cli_options[] = {
     { "shift", 0, ARG_REAL, CLI_VIDEO, FIELD(shift), 0.01, 100, "X", HOW,
       "sigma shift: higher spends more steps on the large shapes" },
     { "solver", 0, ARG_TEXT, CLI_VIDEO, FIELD(solver), 0, 0, "NAME", HOW, "unipc, euler or dpm++" },
+    { "causal", 0, ARG_TEXT, CLI_VIDEO, FIELD(causal), 0, 0, "NAME", HOW,
+      "a few frames after another, of any length in the same memory: on (as the model says), self-forcing, causvid, longlive" },
     { "seed", 's', ARG_COUNT, CLI_VIDEO, FIELD(seed), 0, 9223372036854775807.0, "N", HOW,
       "start of the noise; chosen by chance when left out, always printed" },
     { "noise", 0, ARG_TEXT, CLI_VIDEO, FIELD(noise), 0, 0, "NAME", HOW, "where the noise comes from: genvid" },

@@ -68,7 +68,7 @@ struct cli_args {
     int64_t     width, height; /* adjacent: ARG_SIZE writes both */
     int64_t     frames, steps, seed, threads, budget;
     double      seconds, fps, guidance, shift;
-    const char *solver, *noise, *device, *precision, *cpu_level;
+    const char *solver, *causal, *noise, *device, *precision, *cpu_level;
     const char *output, *format, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
