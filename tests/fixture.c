@@ -143,7 +143,7 @@ static void make_weights(const char *dst, const char *folder, const char *manife
     struct error     e = { 0 };
     char             path[2048];
     const char      *stem =
-        strstr(folder, "encoder") || strstr(folder, "umt5") || strstr(folder, "clip") ? "model" : "diffusion_pytorch_model";
+        strstr(folder, "encoder") || strstr(folder, "umt5") || strstr(folder, "clip") || strstr(folder, "qwen") ? "model" : "diffusion_pytorch_model";
     int n = read_manifest(manifest, &t, type);
     if (shard_bytes) {
         write_shards(dst, stem, t, n, shard_bytes);

@@ -1,0 +1,328 @@
+/* Qwen2.5-VL against transformers: the tower block by block over whole and partial windows and two frames, positions, the
+ * decoder layer by layer, greedy text token by token. Measures: tests/reference/qwen2_5_vl.py. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/vision/vision_case.h"
+#include "vision/vit.h"
+
+/* Tap name → golden name: vision.blocks.2.out is <side>.block2, decoder.layers.1.out is <side>.layer1, else the last word. */
+static bool golden_name(const struct vision_case *v, const char *tap, char *out, size_t size)
+{
+    int i;
+    if (sscanf(tap, "vision.blocks.%d.out", &i) == 1)
+        snprintf(out, size, "%s.block%d", v->side, i);
+    else if (sscanf(tap, "decoder.layers.%d.out", &i) == 1)
+        snprintf(out, size, "%s.layer%d", v->side, i);
+    else
+        snprintf(out, size, "%s.%s", v->side, strrchr(tap, '.') ? strrchr(tap, '.') + 1 : tap);
+    return golden_has(&v->c.golden, out);
+}
+
+/* Blocks work in the order of windows; goldens are in that of the patches. */
+static void unwindow(const struct vision_case *v, float *x, int64_t n, int64_t d)
+{
+    static const struct vit_config c = { .merge = 2, .window = 2 };
+    struct patch_grid              g = vision_grid(v->side);
+    struct vit_order               o;
+    struct error                   e = { 0 };
+    int64_t                        cells = g.h * g.w / 4;
+    float                         *copy = malloc((size_t)(n * d) * sizeof *copy);
+    memcpy(copy, x, (size_t)(n * d) * sizeof *copy);
+    assert_int_equal(gv_vit_order(&o, &c, g, &e), GV_OK);
+    for (int64_t i = 0; i < n / 4; i++)
+        memcpy(x + (i / cells * cells + o.cell[i % cells]) * 4 * d, copy + i * 4 * d, (size_t)(4 * d) * sizeof *copy);
+    gv_vit_order_free(&o);
+    free(copy);
+}
+
+static void compare(void *user, struct run *r, const char *tap, struct tensor x)
+{
+    struct vision_case *v = user;
+    char                name[64];
+    if (!v->side || !golden_name(v, tap, name, sizeof name))
+        return;
+    float *ours = case_download(r, x);
+    if (strstr(name, ".block"))
+        unwindow(v, ours, x.dim[0], x.dim[1]);
+    case_compare(&v->c, name, ours, name, name);
+    free(ours);
+    v->compared++;
+}
+
+/* ---- tower ---- */
+
+static void towers(const char *precision)
+{
+    struct vision_case v;
+    vision_open(&v, "qwen2_5_vl", precision);
+    struct tap tap = { compare, &v };
+    v.c.run.tap = &tap;
+    for (const char *const *side = (const char *const[]){ "a", "b", "c", "d", NULL }; *side; side++) {
+        v.side = *side;
+        v.compared = 0;
+        struct mark      mark = arena_mark(&v.c.run.scratch);
+        struct vlm_media m = { .grid = vision_grid(*side), .patches = vision_patches(&v, *side) };
+        struct tensor    out = gv_scratch(&v.c.run, GV_F32, 2, DIMS(vlm_tokens(v.vlm, m.grid), v.vlm->width));
+        v.vlm->model->encode(&v.c.run, v.vlm, out, &m);
+        assert_string_equal(v.c.run.err.text, "");
+        assert_int_equal(v.compared, 6);
+        arena_release(&v.c.run.scratch, mark);
+        free((void *)(uintptr_t)m.patches);
+    }
+    vision_close(&v);
+}
+
+static void tower_equals_transformers_over_whole_and_partial_windows(void **state)
+{
+    (void)state;
+    towers("f32");
+}
+static void bf16_tower_is_as_good_as_transformers_bf16(void **state)
+{
+    (void)state;
+    towers("bf16");
+}
+
+/* ---- positions ---- */
+
+static void positions(struct vision_case *v, const char *name)
+{
+    struct vision_prompt p;
+    struct token_place   place[128];
+    int32_t              next;
+    char                 key[64];
+    vision_prompt_open(v, &p, name, false);
+    assert_int_equal(v->vlm->model->places(v->vlm, &p.prompt, place, &next, &v->c.error), GV_OK);
+    snprintf(key, sizeof key, "%s.positions", name);
+    const float *want = golden_get(&v->c.golden, key, NULL);
+    for (int64_t i = 0; i < p.prompt.n; i++) {
+        assert_int_equal(place[i].t, (int)want[i]);
+        assert_int_equal(place[i].h, (int)want[p.prompt.n + i]);
+        assert_int_equal(place[i].w, (int)want[2 * p.prompt.n + i]);
+    }
+    snprintf(key, sizeof key, "%s.delta", name);
+    if (golden_has(&v->c.golden, key))
+        assert_int_equal(next, p.prompt.n + (int64_t)golden_number(&v->c.golden, key));
+    vision_prompt_close(&p);
+}
+
+static void positions_equal_transformers_and_keep_fractions_of_seconds(void **state)
+{
+    (void)state;
+    struct vision_case v;
+    vision_open(&v, "qwen2_5_vl", "f32");
+    positions(&v, "picture");
+    positions(&v, "two");
+    positions(&v, "video");
+    positions(&v, "slow");
+    vision_close(&v);
+}
+
+static void text_behind_a_long_clip_stands_above_its_last_second(void **state)
+{
+    (void)state;
+    struct vision_case v;
+    struct token_place place[14];
+    struct error       e = { 0 };
+    int32_t            next, ids[14];
+    vision_open(&v, "qwen2_5_vl", "f32");
+    struct vlm_media  m = { .grid = { 12, 2, 2 }, .video = true, .seconds = 1.5 };
+    struct vlm_prompt p = { .ids = ids, .n = 14, .media = &m, .n_media = 1 };
+    ids[0] = ids[13] = 7;
+    for (int i = 1; i < 13; i++)
+        ids[i] = v.vlm->video_id;
+    assert_int_equal(v.vlm->model->places(v.vlm, &p, place, &next, &e), GV_OK);
+    for (int k = 0; k < 12; k++)
+        assert_int_equal(place[1 + k].t, 1 + 3 * k); /* 1.5 s · 2 tokens a second */
+    assert_int_equal(place[13].t, 1 + 33 + 1);
+    assert_int_equal(next, 36);
+    vision_close(&v);
+}
+
+static void placeholders_that_do_not_match_the_pictures_are_refused(void **state)
+{
+    (void)state;
+    struct vision_case   v;
+    struct vision_prompt p;
+    struct token_place   place[128];
+    int32_t              next;
+    vision_open(&v, "qwen2_5_vl", "f32");
+    vision_prompt_open(&v, &p, "picture", false);
+    p.media[0].grid.w -= 2;
+    assert_int_equal(v.vlm->model->places(v.vlm, &p.prompt, place, &next, &v.c.error), GV_ERR_INTERNAL);
+    v.c.error = (struct error){ 0 };
+    p.prompt.n_media = 0;
+    assert_int_equal(v.vlm->model->places(v.vlm, &p.prompt, place, &next, &v.c.error), GV_ERR_INTERNAL);
+    p.prompt.n_media = 1;
+    vision_prompt_close(&p);
+    vision_close(&v);
+}
+
+/* ---- decoder ---- */
+
+static const float *host_logits(struct vision_case *v, struct tensor logits, float *host)
+{
+    gv_download(&v->c.run, host, logits);
+    assert_string_equal(v->c.run.err.text, "");
+    return host;
+}
+
+/* Prefill and greedy text of one prompt; every state is compared on the way, tokens where exact. */
+static void caption(struct vision_case *v, const char *name, bool exact)
+{
+    struct vision_prompt p;
+    struct vlm_state     s = { 0 };
+    struct text_sampler  choose;
+    char                 key[64];
+    float                host[1024];
+    int64_t              n;
+    vision_prompt_open(v, &p, name, true);
+    snprintf(key, sizeof key, "%s.tokens", name);
+    const float *want = golden_get(&v->c.golden, key, &n);
+    assert_int_equal(gv_lm_state_open(&s.lm, v->c.device, p.prompt.n + n, &v->c.error), GV_OK);
+    assert_int_equal(gv_text_sampler_open(&choose, v->vlm->vocabulary, &(struct sample_opts){ 0 }, &v->c.error), GV_OK);
+    struct tap    tap = { compare, v };
+    struct tensor logits = gv_scratch(&v->c.run, GV_F32, 2, DIMS(1, v->vlm->vocabulary));
+    v->c.run.tap = &tap;
+    v->side = name;
+    v->compared = 0;
+    v->vlm->model->prefill(&v->c.run, v->vlm, &s, &p.prompt, logits);
+    assert_string_equal(v->c.run.err.text, "");
+    assert_int_equal(v->compared, 5);
+    v->c.run.tap = NULL;
+    for (int64_t i = 0; exact && i < n; i++) {
+        int32_t id = gv_text_sampler_next(&choose, host_logits(v, logits, host));
+        if (id != (int32_t)want[i])
+            fail_msg("%s: token %d is %d, expected %d", name, (int)i, id, (int)want[i]);
+        v->vlm->model->step(&v->c.run, v->vlm, &s, id, logits);
+    }
+    gv_text_sampler_close(&choose);
+    gv_lm_state_close(&s.lm);
+    vision_prompt_close(&p);
+}
+
+static void captions(const char *model, const char *precision, const char *const *names)
+{
+    struct vision_case v;
+    vision_open(&v, model, precision);
+    for (; *names; names++)
+        caption(&v, *names, case_is_f32(&v.c));
+    vision_close(&v);
+}
+
+static void decoder_and_greedy_text_equal_transformers(void **state)
+{
+    (void)state;
+    captions("qwen2_5_vl", "f32", (const char *const[]){ "text", "picture", "two", "video", NULL });
+}
+static void tied_embeddings_equal_transformers(void **state)
+{
+    (void)state;
+    captions("qwen2_5_vl_tied", "f32", (const char *const[]){ "picture", NULL });
+}
+static void bf16_decoder_is_as_good_as_transformers_bf16(void **state)
+{
+    (void)state;
+    captions("qwen2_5_vl", "bf16", (const char *const[]){ "text", "picture", "two", "video", NULL });
+    captions("qwen2_5_vl_tied", "bf16", (const char *const[]){ "picture", NULL });
+}
+
+/* Newer saves call the parts model.visual.* and model.language_model.*; the numbers are the same, so are the logits. */
+static void rename_parts(const char *folder)
+{
+    struct safetensors st;
+    struct error       e = { 0 };
+    char               path[512];
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    assert_int_equal(gv_safetensors_open(&st, path, &e), GV_OK);
+    struct st_entry *t = calloc((size_t)st.n, sizeof *t);
+    for (int i = 0; i < st.n; i++) {
+        const char *name = st.entry[i].name;
+        bool        body = !strncmp(name, "model.", 6), tower = !strncmp(name, "visual.", 7);
+        t[i] = st.entry[i];
+        t[i].name = malloc(strlen(name) + 32);
+        sprintf(t[i].name, "%s%s",
+                body    ? "model.language_model."
+                : tower ? "model.visual."
+                        : "",
+                name + (body    ? 6
+                        : tower ? 7
+                                : 0));
+    }
+    snprintf(path, sizeof path, "%s/renamed", folder);
+    assert_int_equal(gv_safetensors_write(path, t, st.n, &e), GV_OK);
+    for (int i = 0; i < st.n; i++)
+        free(t[i].name);
+    free(t);
+    gv_safetensors_close(&st);
+    char to[512];
+    snprintf(to, sizeof to, "%s/model.safetensors", folder);
+    assert_int_equal(rename(path, to), 0);
+}
+
+static void newer_names_of_tensors_are_read(void **state)
+{
+    (void)state;
+    struct vision_case v;
+    vision_open(&v, "qwen2_5_vl", "f32");
+    v.vlm->model->close(v.vlm);
+    rename_parts(v.c.folder);
+    assert_int_equal(gv_vlm_open(&v.vlm, v.c.folder, v.c.device, v.c.run.compute, &v.c.error), GV_OK);
+    assert_int_equal(gv_weights_pin(v.vlm->vision, v.c.device, false, &v.c.error), GV_OK);
+    assert_int_equal(gv_weights_pin(v.vlm->decoder, v.c.device, false, &v.c.error), GV_OK);
+    caption(&v, "picture", true);
+    vision_close(&v);
+}
+
+/* A prompt in pieces, and its last tokens one by one, give what one prefill gives. */
+static void prompt_may_come_in_pieces(void **state)
+{
+    (void)state;
+    struct vision_case   v;
+    struct vision_prompt p;
+    struct vlm_state     whole = { 0 }, pieces = { 0 };
+    float                a[1024], b[1024];
+    vision_open(&v, "qwen2_5_vl", "f32");
+    vision_prompt_open(&v, &p, "picture", true);
+    struct tensor logits = gv_scratch(&v.c.run, GV_F32, 2, DIMS(1, v.vlm->vocabulary));
+    assert_int_equal(gv_lm_state_open(&whole.lm, v.c.device, p.prompt.n, &v.c.error), GV_OK);
+    assert_int_equal(gv_lm_state_open(&pieces.lm, v.c.device, p.prompt.n + 9, &v.c.error), GV_OK);
+    v.vlm->model->prefill(&v.c.run, v.vlm, &whole, &p.prompt, logits);
+    host_logits(&v, logits, a);
+    struct vlm_prompt first = p.prompt;
+    first.n -= 2;
+    v.vlm->model->prefill(&v.c.run, v.vlm, &pieces, &first, logits);
+    v.vlm->model->step(&v.c.run, v.vlm, &pieces, p.ids[first.n], logits);
+    v.vlm->model->step(&v.c.run, v.vlm, &pieces, p.ids[first.n + 1], logits);
+    assert_true(relative_error(host_logits(&v, logits, b), a, 1024) < 1e-5);
+    assert_int_equal(pieces.next, whole.next);
+    v.vlm->model->step(&v.c.run, v.vlm, &whole, 5, logits); /* no room */
+    assert_int_equal(v.c.run.err.code, GV_ERR_INTERNAL);
+    gv_lm_state_close(&whole.lm);
+    gv_lm_state_close(&pieces.lm);
+    vision_prompt_close(&p);
+    vision_close(&v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tower_equals_transformers_over_whole_and_partial_windows),
+        cmocka_unit_test(bf16_tower_is_as_good_as_transformers_bf16),
+        cmocka_unit_test(positions_equal_transformers_and_keep_fractions_of_seconds),
+        cmocka_unit_test(text_behind_a_long_clip_stands_above_its_last_second),
+        cmocka_unit_test(placeholders_that_do_not_match_the_pictures_are_refused),
+        cmocka_unit_test(decoder_and_greedy_text_equal_transformers),
+        cmocka_unit_test(tied_embeddings_equal_transformers),
+        cmocka_unit_test(newer_names_of_tensors_are_read),
+        cmocka_unit_test(bf16_decoder_is_as_good_as_transformers_bf16),
+        cmocka_unit_test(prompt_may_come_in_pieces),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

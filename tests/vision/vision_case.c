@@ -1,0 +1,89 @@
+#include "tests/vision/vision_case.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+void vision_open(struct vision_case *v, const char *name, const char *precision)
+{
+    *v = (struct vision_case){ 0 };
+    case_open(&v->c, name, precision, GV_F32);
+    if (gv_vlm_open(&v->vlm, v->c.folder, v->c.device, v->c.run.compute, &v->c.error))
+        fail_msg("%s", v->c.error.text);
+    assert_int_equal(gv_weights_pin(v->vlm->vision, v->c.device, false, &v->c.error), GV_OK);
+    assert_int_equal(gv_weights_pin(v->vlm->decoder, v->c.device, false, &v->c.error), GV_OK);
+}
+
+void vision_close(struct vision_case *v)
+{
+    gv_weights_unpin(v->vlm->vision, v->c.device, false, true);
+    gv_weights_unpin(v->vlm->decoder, v->c.device, false, true);
+    v->vlm->model->close(v->vlm);
+    case_close(&v->c);
+}
+
+/* tests/reference/qwen2_5_vl.py, GRIDS */
+struct patch_grid vision_grid(const char *name)
+{
+    static const struct patch_grid grids[] = { { 1, 6, 8 }, { 1, 8, 8 }, { 2, 6, 8 }, { 1, 10, 12 } };
+    return grids[name[0] - 'a'];
+}
+
+float *vision_patches(const struct vision_case *v, const char *grid)
+{
+    char    name[32];
+    int64_t n = grid_patches(vision_grid(grid)) * patch_values(&v->vlm->patch);
+    float  *rows = malloc((size_t)n * sizeof *rows);
+    snprintf(name, sizeof name, "patches.%s", grid);
+    fixture_fill(rows, name, n, 1, 0);
+    if (grid[0] != 'a')
+        return rows;
+    /* the picture's own, stored with the untied model */
+    struct golden g;
+    golden_open(&g, "qwen2_5_vl");
+    memcpy(rows, golden_get(&g, "picture.patches", NULL), (size_t)n * sizeof *rows);
+    golden_close(&g);
+    return rows;
+}
+
+static const char *pictures_of(const char *name)
+{
+    return !strcmp(name, "picture") ? "a" : !strcmp(name, "two") ? "ab" : !strcmp(name, "text") ? "" : "c";
+}
+
+void vision_prompt_open(struct vision_case *v, struct vision_prompt *p, const char *name, bool encode)
+{
+    char        key[64];
+    int64_t     n;
+    const char *grid = pictures_of(name);
+    *p = (struct vision_prompt){ 0 };
+    snprintf(key, sizeof key, "%s.ids", name);
+    const float *ids = golden_get(&v->c.golden, key, &n);
+    for (int64_t i = 0; i < n; i++)
+        p->ids[i] = (int32_t)ids[i];
+    for (int i = 0; grid[i]; i++) {
+        p->media[i] = (struct vlm_media){ .grid = vision_grid(&grid[i]),
+                                          .patches = vision_patches(v, &grid[i]),
+                                          .video = grid[i] == 'c',
+                                          .seconds = strcmp(name, "slow") ? 1 : 1.25 };
+        p->features[i] = gv_scratch(&v->c.run, GV_F32, 2, DIMS(vlm_tokens(v->vlm, p->media[i].grid), v->vlm->width));
+        if (encode)
+            v->vlm->model->encode(&v->c.run, v->vlm, p->features[i], &p->media[i]);
+        p->prompt.n_media++;
+    }
+    assert_string_equal(v->c.run.err.text, "");
+    p->prompt.ids = p->ids;
+    p->prompt.n = n;
+    p->prompt.media = p->media;
+    p->prompt.features = p->features;
+}
+
+void vision_prompt_close(struct vision_prompt *p)
+{
+    for (int i = 0; i < p->prompt.n_media; i++)
+        free((void *)(uintptr_t)p->media[i].patches);
+}

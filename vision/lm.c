@@ -1,0 +1,347 @@
+/* Qwen2's decoder with Qwen2.5-VL's positions. Follows transformers models/qwen2_5_vl/modeling_qwen2_5_vl.py (5.23), there
+ * Qwen2_5_VLTextModel:
+ *
+ *   x += o(attention(rms x)); x += down(silu(gate) ⊙ up) of rms x; logits = head(rms x)
+ *
+ * What would surprise you: q, k and v have biases, o has none; the output matrix may be the embedding ("tied"), which then lies
+ * on the device twice, once as rows and once packed for products; a head's pairs are halves, and each is turned by one of three
+ * positions (t, h, w), the first section by t. Keys are kept rotated. The residual stream is f32. */
+#include "vision/lm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/attention.h"
+#include "vision/rotate.h"
+
+enum { S_NONE, S_VOCAB, S_D, S_Q, S_KV, S_FFN, S_COUNT };
+
+struct lm_layer {
+    struct tensor norm1, q, q_bias, k, k_bias, v, v_bias, o;
+    struct tensor norm2, gate, up, down;
+};
+
+struct lm_top {
+    struct tensor embedding, norm, head;
+};
+
+struct lm {
+    struct lm_config config;
+    struct weights  *weights;
+    struct lm_top    top;
+    struct lm_layer *layer;
+};
+
+static const struct weight_row top_rows[] = {
+    { "embed_tokens.weight", offsetof(struct lm_top, embedding), FORM_TABLE, 2, { S_VOCAB, S_D }, false },
+    { "norm.weight", offsetof(struct lm_top, norm), FORM_VECTOR, 1, { S_D }, false },
+};
+
+#define LAYER(name, field, form, ...)                                                                                          \
+    {                                                                                                                          \
+        name, offsetof(struct lm_layer, field), form, __VA_ARGS__, false                                                       \
+    }
+static const struct weight_row layer_rows[] = {
+    LAYER("input_layernorm.weight", norm1, FORM_VECTOR, 1, { S_D }),
+    LAYER("self_attn.q_proj.weight", q, FORM_LINEAR, 2, { S_Q, S_D }),
+    LAYER("self_attn.q_proj.bias", q_bias, FORM_VECTOR, 1, { S_Q }),
+    LAYER("self_attn.k_proj.weight", k, FORM_LINEAR, 2, { S_KV, S_D }),
+    LAYER("self_attn.k_proj.bias", k_bias, FORM_VECTOR, 1, { S_KV }),
+    LAYER("self_attn.v_proj.weight", v, FORM_LINEAR, 2, { S_KV, S_D }),
+    LAYER("self_attn.v_proj.bias", v_bias, FORM_VECTOR, 1, { S_KV }),
+    LAYER("self_attn.o_proj.weight", o, FORM_LINEAR, 2, { S_D, S_Q }),
+    LAYER("post_attention_layernorm.weight", norm2, FORM_VECTOR, 1, { S_D }),
+    LAYER("mlp.gate_proj.weight", gate, FORM_LINEAR, 2, { S_FFN, S_D }),
+    LAYER("mlp.up_proj.weight", up, FORM_LINEAR, 2, { S_FFN, S_D }),
+    LAYER("mlp.down_proj.weight", down, FORM_LINEAR, 2, { S_D, S_FFN }),
+};
+
+/* ---- open ---- */
+
+/* Published files: rope_scaling {type: "mrope", mrope_section} beside rope_theta; newer ones: all in rope_parameters. */
+static gv_status read_rope(struct lm_config *c, const struct json_view *v)
+{
+    struct json_view rope = gv_json_object(v, gv_json_has(v, "rope_parameters") ? "rope_parameters" : "rope_scaling", true);
+    const char      *kind = gv_json_string(&rope, "rope_type", gv_json_string(&rope, "type", "default"));
+    c->theta = gv_json_number(&rope, "rope_theta", 1, 1e12, gv_json_number(v, "rope_theta", 1, 1e12, 1e6));
+    gv_json_ints(&rope, "mrope_section", 0, 4096, c->section, 3, 3, true);
+    if (strcmp(kind, "default") && strcmp(kind, "mrope"))
+        return gv_json_fail(&rope, "rope_type", GV_ERR_UNSUPPORTED, "is \"%s\"; default and mrope are read", kind);
+    TRY(gv_json_done(v));
+    if (c->section[0] + c->section[1] + c->section[2] != c->head / 2)
+        return gv_json_fail(&rope, "mrope_section", GV_ERR_MODEL, "must add up to half a head, %d", c->head / 2);
+    return GV_OK;
+}
+
+static gv_status read_config(struct lm_config *c, const struct json_view *v)
+{
+    static const char *const silu[] = { "silu" };
+    c->vocabulary = (int)gv_json_int(v, "vocab_size", 1, 1 << 24, GV_JSON_REQUIRED);
+    c->width = (int)gv_json_int(v, "hidden_size", 2, 65536, GV_JSON_REQUIRED);
+    c->layers = (int)gv_json_int(v, "num_hidden_layers", 1, 1024, GV_JSON_REQUIRED);
+    c->heads = (int)gv_json_int(v, "num_attention_heads", 1, 1024, GV_JSON_REQUIRED);
+    c->kv_heads = (int)gv_json_int(v, "num_key_value_heads", 1, 1024, c->heads);
+    c->ffn = (int)gv_json_int(v, "intermediate_size", 1, 1 << 20, GV_JSON_REQUIRED);
+    c->longest = (int)gv_json_int(v, "max_position_embeddings", 1, 1 << 24, 32768);
+    c->eps = gv_json_number(v, "rms_norm_eps", 0, 1, 1e-6);
+    gv_json_choice(v, "hidden_act", silu, 1, 0);
+    bool window = gv_json_bool(v, "use_sliding_window", false);
+    TRY(gv_json_done(v));
+    if (window)
+        return gv_json_fail(v, "use_sliding_window", GV_ERR_UNSUPPORTED, "is true; only full attention is here");
+    if (c->width % c->heads || c->width / c->heads % 2)
+        return gv_json_fail(v, "num_attention_heads", GV_ERR_MODEL, "is %d: hidden_size, %d, must be an even multiple of it",
+                            c->heads, c->width);
+    if (c->heads % c->kv_heads)
+        return gv_json_fail(v, "num_key_value_heads", GV_ERR_MODEL, "is %d, which does not divide num_attention_heads, %d",
+                            c->kv_heads, c->heads);
+    c->head = c->width / c->heads;
+    return read_rope(c, v);
+}
+
+static gv_status bind(struct lm *m, struct lm_names names, struct error *e)
+{
+    const struct lm_config *c = &m->config;
+    const int64_t           sizes[S_COUNT] = {
+                  [S_VOCAB] = c->vocabulary, [S_D] = c->width, [S_Q] = c->width, [S_KV] = (int64_t)c->kv_heads * c->head, [S_FFN] = c->ffn
+    };
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", c->tied ? names.body : "", c->tied ? "embed_tokens.weight" : names.head);
+    const struct weight_row head[] = { { name, offsetof(struct lm_top, head), FORM_LINEAR, 2, { S_VOCAB, S_D }, false } };
+    TRY(gv_weights_bind(m->weights, names.body, top_rows, N_ROWS(top_rows), sizes, &m->top, e));
+    TRY(gv_weights_bind(m->weights, "", head, 1, sizes, &m->top, e));
+    for (int i = 0; i < c->layers; i++) {
+        char prefix[64];
+        snprintf(prefix, sizeof prefix, "%slayers.%d.", names.body, i);
+        TRY(gv_weights_bind(m->weights, prefix, layer_rows, N_ROWS(layer_rows), sizes, &m->layer[i], e));
+    }
+    return GV_OK;
+}
+
+void gv_lm_close(struct lm **m)
+{
+    if (!*m)
+        return;
+    gv_weights_close(&(*m)->weights);
+    free((*m)->layer);
+    free(*m);
+    *m = NULL;
+}
+
+gv_status gv_lm_open(struct lm **out, const struct json_view *config, bool tied, struct checkpoint *c, struct lm_names names,
+                     struct device *d, enum dtype compute, struct error *e)
+{
+    struct lm *m = *out = calloc(1, sizeof *m);
+    gv_status  status =
+        m ? read_config(&m->config, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    if (!status && !(m->layer = calloc((size_t)m->config.layers, sizeof *m->layer)))
+        status = gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    if (!status) {
+        m->config.tied = tied;
+        status = gv_weights_open(&m->weights, c, d, compute, e);
+    } else {
+        gv_checkpoint_close(&c);
+    }
+    if (!status)
+        status = bind(m, names, e);
+    if (status)
+        gv_lm_close(out);
+    return status;
+}
+
+const struct lm_config *gv_lm_config(const struct lm *m)
+{
+    return &m->config;
+}
+
+struct weights *gv_lm_weights(const struct lm *m)
+{
+    return m->weights;
+}
+
+/* ---- state ---- */
+
+gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacity, struct error *e)
+{
+    *s = (struct lm_state){ .capacity = capacity };
+    return gv_cache_open(&s->cache, d, SIZE_MAX, e);
+}
+
+void gv_lm_state_close(struct lm_state *s)
+{
+    gv_cache_close(&s->cache);
+    *s = (struct lm_state){ 0 };
+}
+
+size_t gv_lm_state_bytes(const struct lm_config *c, int64_t tokens, enum dtype type)
+{
+    return 2 * (size_t)c->layers * gv_dtype_bytes(type, tokens * c->kv_heads * c->head);
+}
+
+/* ---- forward ---- */
+
+/* What stays the same for every layer of a call. */
+struct lm_call {
+    const struct lm_config *config;
+    struct lm_state        *state;
+    int64_t                 n;
+    struct rope             rope;
+    struct attn_plan        plan; /* causal; none for one token, which sees all that is kept */
+};
+
+void gv_lm_embed(struct run *r, const struct lm *m, struct tensor x, const int32_t *ids, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= m->config.vocabulary) {
+            gv_run_fail(r, GV_ERR_MODEL,
+                        "token id %d is outside the decoder's vocabulary of %d: tokenizer and model do not belong together",
+                        ids[i], m->config.vocabulary);
+            return;
+        }
+    struct mark mark = arena_mark(&r->scratch);
+    gv_gather(r, x, m->top.embedding, gv_scratch_from(r, GV_I32, 1, DIMS(n), ids));
+    gv_sync(r);
+    arena_release(&r->scratch, mark);
+}
+
+/* axis: cos and sin of one token's t, h and w over half a head each, [3, 2, half]. */
+static void fill_rope(const struct lm_config *c, struct token_place place, float *axis, float *cosine, float *sine)
+{
+    const int     half = c->head / 2, t = c->section[0], h = t + c->section[1];
+    const int32_t at[3] = { place.t, place.h, place.w };
+    for (int a = 0; a < 3; a++)
+        gv_rotation_fill(axis + 2 * a * half, axis + (2 * a + 1) * half, (float)at[a], half, c->head, c->theta);
+    for (int p = 0; p < half; p++) {
+        const int a = p < t ? 0 : p < h ? 1 : 2;
+        cosine[p] = axis[2 * a * half + p];
+        sine[p] = axis[(2 * a + 1) * half + p];
+    }
+}
+
+static void make_rope(struct run *r, struct lm_call *c, const struct token_place *place)
+{
+    const int64_t half = c->config->head / 2, size = c->n * half;
+    float        *table = malloc((size_t)(size * 2 + half * 6) * sizeof *table);
+    if (!table) {
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for rotary tables of %lld tokens", (long long)c->n);
+        return;
+    }
+    for (int64_t i = 0; i < c->n; i++)
+        fill_rope(c->config, place[i], table + 2 * size, table + i * half, table + size + i * half);
+    c->rope = (struct rope){ .cos = gv_scratch_from(r, GV_F32, 2, DIMS(c->n, half), table),
+                             .sin = gv_scratch_from(r, GV_F32, 2, DIMS(c->n, half), table + size),
+                             .head = c->config->head,
+                             .halves = true };
+    gv_sync(r);
+    free(table);
+}
+
+static void call_open(struct run *r, struct lm_call *c, const struct token_place *place)
+{
+    const int64_t total = c->state->length + c->n;
+    if (!gv_run_ready(r))
+        return;
+    if (total > c->state->capacity) {
+        gv_run_fail(r, GV_ERR_INTERNAL, "%lld tokens in a state for %lld", (long long)total, (long long)c->state->capacity);
+        return;
+    }
+    make_rope(r, c, place);
+    if (c->n > 1)
+        gv_plan_from_mask(&c->plan,
+                          &(struct plan_shape){ 1, c->n, total, { .kind = MASK_CAUSAL, .query_start = c->state->length } },
+                          &r->err);
+}
+
+/* New rows of a layer's keys or values in the cache, [n, kv heads · head], to be written into; and all of them, as a source. */
+static struct tensor kept_rows(struct run *r, const struct lm_call *c, int layer, enum kept kind, struct tensor *source)
+{
+    const struct lm_config *m = c->config;
+    const struct cache_key  key = { layer, 0, kind };
+    struct tensor           slot =
+        gv_cache_slot(r, c->state->cache, key, r->compute, 4, DIMS(1, c->state->capacity, m->kv_heads, m->head));
+    if (!gv_run_ready(r))
+        return (struct tensor){ 0 };
+    gv_cache_set_length(c->state->cache, key, 1, c->state->length + c->n);
+    *source = gv_cache_get(c->state->cache, key);
+    return slice(reshape(slot, 2, DIMS(c->state->capacity, (int64_t)m->kv_heads * m->head)), 0, c->state->length, c->n);
+}
+
+static void attention(struct run *r, const struct lm_call *c, const struct lm_layer *l, int layer, struct tensor x)
+{
+    const struct lm_config *m = c->config;
+    const int64_t           shape[4] = { 1, c->n, m->heads, m->head };
+    struct mark             mark = arena_mark(&r->scratch);
+    struct attn_source      source = { 0 };
+    struct tensor           h = gv_scratch(r, r->compute, 2, x.dim), q = gv_scratch(r, r->compute, 2, x.dim);
+    struct tensor           k = kept_rows(r, c, layer, KEPT_K, &source.k), v = kept_rows(r, c, layer, KEPT_V, &source.v);
+    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)m->eps, .weight = l->norm1 });
+    gv_linear(r, q, h, l->q, &(struct linear_opts){ .bias = l->q_bias });
+    gv_linear(r, k, h, l->k, &(struct linear_opts){ .bias = l->k_bias });
+    gv_linear(r, v, h, l->v, &(struct linear_opts){ .bias = l->v_bias });
+    if (gv_run_ready(r)) {
+        gv_rotate(r, q, &c->rope);
+        gv_rotate(r, k, &c->rope);
+        gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
+                                             .n_sources = 1,
+                                             .source[0] = source,
+                                             .out.o = reshape(h, 4, shape),
+                                             .plan = c->plan.entries ? &c->plan : NULL });
+    }
+    gv_linear(r, x, h, l->o, &(struct linear_opts){ .add = true });
+    arena_release(&r->scratch, mark);
+}
+
+static void mlp(struct run *r, const struct lm_config *m, const struct lm_layer *l, struct tensor x)
+{
+    const int64_t n = x.dim[0];
+    struct mark   mark = arena_mark(&r->scratch);
+    struct tensor h = gv_scratch(r, r->compute, 2, x.dim), gate = gv_scratch(r, r->compute, 2, DIMS(n, m->ffn)),
+                  up = gv_scratch(r, r->compute, 2, DIMS(n, m->ffn));
+    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)m->eps, .weight = l->norm2 });
+    gv_linear(r, gate, h, l->gate, NULL);
+    gv_linear(r, up, h, l->up, NULL);
+    gv_glu(r, gate, gate, up, ACT_SILU);
+    gv_linear(r, x, gate, l->down, &(struct linear_opts){ .add = true });
+    arena_release(&r->scratch, mark);
+}
+
+static void last_logits(struct run *r, const struct lm *m, struct tensor logits, struct tensor x)
+{
+    struct mark   mark = arena_mark(&r->scratch);
+    struct tensor h = gv_scratch(r, r->compute, 2, DIMS(1, m->config.width));
+    if (gv_run_ready(r))
+        gv_norm(r, h, slice(x, 0, x.dim[0] - 1, 1),
+                &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)m->config.eps, .weight = m->top.norm });
+    gv_linear(r, logits, h, m->top.head, NULL);
+    gv_run_tap(r, "logits", logits);
+    gv_check_finite(r, logits, "the logits");
+    arena_release(&r->scratch, mark);
+}
+
+void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct tensor x, const struct token_place *place,
+                   struct tensor logits)
+{
+    struct lm_call call = { .config = &m->config, .state = s, .n = x.dim[0] };
+    struct mark    mark = arena_mark(&r->scratch);
+    gv_run_enter(r, "decoder");
+    gv_run_tap(r, "embed", x);
+    call_open(r, &call, place);
+    for (int i = 0; i < m->config.layers && gv_run_ready(r); i++) {
+        gv_run_enter(r, "decoder.layers.%d", i);
+        struct mark            inner = arena_mark(&r->scratch);
+        struct lm_layer        copy;
+        const struct lm_layer *l = gv_weights_fetch(r, m->weights, &m->layer[i], &copy, sizeof copy);
+        attention(r, &call, l, i, x);
+        mlp(r, &m->config, l, x);
+        arena_release(&r->scratch, inner);
+        gv_run_tap(r, "out", x);
+    }
+    gv_run_enter(r, "decoder");
+    if (present(logits))
+        last_logits(r, m, logits, x);
+    if (gv_run_ready(r))
+        s->length += call.n;
+    gv_plan_free(&call.plan);
+    arena_release(&r->scratch, mark);
+}

@@ -1,0 +1,51 @@
+/* The decoder of the Qwen family: Qwen2 with grouped queries and multi-axis rotary positions. Tokens in, logits out; keys and
+ * values stay in a cache, so that a prompt may come in pieces and text one token at a time. */
+#ifndef GV_VISION_LM_H
+#define GV_VISION_LM_H
+
+#include "attention/cache.h"
+#include "io/json.h"
+#include "io/weights.h"
+
+struct lm_config {
+    int    layers, width, heads, kv_heads, head, ffn, vocabulary, longest; /* longest: max_position_embeddings */
+    int    section[3];                                                     /* of a head's pairs: turned by t, by h, by w */
+    double eps, theta;
+    bool   tied; /* logits are products with the embedding */
+};
+
+/* Where a token stands. Text has t = h = w. */
+struct token_place {
+    int32_t t, h, w;
+};
+
+struct lm;
+/* body: prefix of the decoder's tensors ("model."); head: name of the output matrix, which is not there where tied.
+ * tied: what the model's own config says. Errors: MODEL, UNSUPPORTED, MEMORY. */
+struct lm_names {
+    const char *body, *head;
+};
+gv_status gv_lm_open(struct lm **out, const struct json_view *config, bool tied, struct checkpoint *c, struct lm_names names,
+                     struct device *d, enum dtype compute, struct error *e);
+void      gv_lm_close(struct lm **m);
+
+const struct lm_config *gv_lm_config(const struct lm *m);
+struct weights         *gv_lm_weights(const struct lm *m);
+
+/* Keys and values of one conversation. */
+struct lm_state {
+    struct cache *cache;
+    int64_t       length, capacity; /* tokens */
+};
+gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacity, struct error *e);
+void      gv_lm_state_close(struct lm_state *s);
+size_t    gv_lm_state_bytes(const struct lm_config *c, int64_t tokens, enum dtype type); /* keys and values of all layers */
+
+/* x f32 [n, width] = rows of the embedding. Fails the run with MODEL on an id outside the vocabulary. */
+void gv_lm_embed(struct run *r, const struct lm *m, struct tensor x, const int32_t *ids, int64_t n);
+/* Run n more tokens, x [n, width], which is changed, at their places. logits f32 [1, vocabulary] of the last one, or absent.
+ * Fails the run with INTERNAL where they do not fit the state's capacity. */
+void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct tensor x, const struct token_place *place,
+                   struct tensor logits);
+
+#endif

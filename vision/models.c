@@ -1,0 +1,102 @@
+#include "vision/models.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const struct vlm_model *const models[] = { &gv_vlm_qwen2_5_vl };
+enum { MODELS = sizeof models / sizeof *models, PATH = 4096 };
+
+static gv_status join(char *out, const char *dir, const char *name, struct error *e)
+{
+    if ((size_t)snprintf(out, PATH, "%s/%s", dir, name) >= PATH)
+        return gv_fail(e, GV_ERR_IO, "%.200s: the path is too long", dir);
+    return GV_OK;
+}
+
+static bool there(const char *dir, const char *name)
+{
+    char        path[PATH];
+    struct stat info;
+    return join(path, dir, name, NULL) == GV_OK && !stat(path, &info);
+}
+
+bool gv_vlm_detect(const char *dir)
+{
+    return there(dir, "config.json") && !there(dir, "model_index.json");
+}
+
+/* One json file of dir; path [PATH] is what messages name. */
+static gv_status load(json_t **root, struct json_view *v, char *path, const char *dir, const char *name, struct error *e)
+{
+    TRY(join(path, dir, name, e));
+    TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, root, e));
+    *v = gv_json_view(*root, path, e);
+    return GV_OK;
+}
+
+static gv_status open_family(struct vlm **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
+{
+    char               path[PATH];
+    json_t            *root;
+    struct json_view   v;
+    struct checkpoint *c;
+    int                i = 0;
+    TRY(load(&root, &v, path, dir, "config.json", e));
+    const char *kind = gv_json_string(&v, "model_type", "");
+    while (i < MODELS && strcmp(models[i]->model_type, kind))
+        i++;
+    gv_status status = gv_json_done(&v);
+    if (!status && i == MODELS)
+        status = gv_json_fail(&v, "model_type", kind[0] ? GV_ERR_UNSUPPORTED : GV_ERR_MODEL,
+                              "is \"%s\"; this build reads qwen2_5_vl", kind);
+    if (!status)
+        status = gv_checkpoint_open(&c, dir, "model", e);
+    if (!status)
+        status = models[i]->open(out, &v, c, d, compute, e);
+    json_decref(root);
+    return status;
+}
+
+static gv_status read_patch(struct vlm *v, const char *dir, struct error *e)
+{
+    char                path[PATH];
+    json_t             *root;
+    struct json_view    view;
+    struct patch_config asked = v->patch;
+    TRY(load(&root, &view, path, dir, "preprocessor_config.json", e));
+    gv_status status = gv_patch_config_read(&v->patch, &view);
+    if (!status && (v->patch.patch != asked.patch || v->patch.merge != asked.merge || v->patch.temporal != asked.temporal))
+        status = gv_json_fail(&view, NULL, GV_ERR_MODEL,
+                              "patch_size %d, merge_size %d, temporal_patch_size %d do not belong to config.json's %d, %d, %d",
+                              v->patch.patch, v->patch.merge, v->patch.temporal, asked.patch, asked.merge, asked.temporal);
+    json_decref(root);
+    return status;
+}
+
+static gv_status read_sample(struct vlm *v, const char *dir, struct error *e)
+{
+    char             path[PATH];
+    json_t          *root;
+    struct json_view view;
+    if (!there(dir, "generation_config.json"))
+        return GV_OK;
+    TRY(load(&root, &view, path, dir, "generation_config.json", e));
+    gv_status status = gv_sample_config_read(&v->sample, &view);
+    json_decref(root);
+    return status;
+}
+
+gv_status gv_vlm_open(struct vlm **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
+{
+    *out = NULL;
+    TRY(open_family(out, dir, d, compute, e));
+    gv_status status = read_patch(*out, dir, e);
+    if (!status)
+        status = read_sample(*out, dir, e);
+    if (status) {
+        (*out)->model->close(*out);
+        *out = NULL;
+    }
+    return status;
+}

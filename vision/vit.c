@@ -1,0 +1,383 @@
+/* Qwen2.5-VL's vision tower. Follows transformers models/qwen2_5_vl/modeling_qwen2_5_vl.py (5.23), there
+ * Qwen2_5_VisionTransformerPretrainedModel.
+ *
+ *   patches → linear → blocks: x += proj(attention(rms x)); x += down(silu(gate) ⊙ up) of rms x → merger: 4 patches → 1 token
+ *
+ * Most blocks attend within windows, some over the whole frame. The reference sorts cells into windows row by row and gives
+ * attention the cumulative lengths; here windows are sorted by size (vit.h), so that attention sees batches of equal
+ * windows. No result depends on the order of windows.
+ *
+ * What would surprise you: rotary pairs are halves, the row's frequencies before the column's; every linear of a block has a
+ * bias; a frame of a clip never sees another one; norms are RMS. The residual stream is f32. */
+#include "vision/vit.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "attention/attention.h"
+#include "vision/rotate.h"
+
+enum { S_NONE, S_D, S_3D, S_FFN, S_PATCH, S_TIME, S_CELL, S_OUT, S_COUNT };
+
+struct vit_block {
+    struct tensor norm1, qkv, qkv_bias, proj, proj_bias;
+    struct tensor norm2, gate, gate_bias, up, up_bias, down, down_bias;
+};
+
+struct vit_top {
+    struct tensor embed, norm, merge1, merge1_bias, merge2, merge2_bias;
+};
+
+struct vit {
+    struct vit_config config;
+    struct weights   *weights;
+    struct vit_top    top;
+    struct vit_block *block;
+};
+
+#define TOP(name, field, form, ...)                                                                                            \
+    {                                                                                                                          \
+        name, offsetof(struct vit_top, field), form, __VA_ARGS__, false                                                        \
+    }
+static const struct weight_row top_rows[] = {
+    TOP("patch_embed.proj.weight", embed, FORM_LINEAR, 5, { S_D, -3, S_TIME, S_PATCH, S_PATCH }),
+    TOP("merger.ln_q.weight", norm, FORM_VECTOR, 1, { S_D }),
+    TOP("merger.mlp.0.weight", merge1, FORM_LINEAR, 2, { S_CELL, S_CELL }),
+    TOP("merger.mlp.0.bias", merge1_bias, FORM_VECTOR, 1, { S_CELL }),
+    TOP("merger.mlp.2.weight", merge2, FORM_LINEAR, 2, { S_OUT, S_CELL }),
+    TOP("merger.mlp.2.bias", merge2_bias, FORM_VECTOR, 1, { S_OUT }),
+};
+
+#define BLOCK(name, field, form, ...)                                                                                          \
+    {                                                                                                                          \
+        name, offsetof(struct vit_block, field), form, __VA_ARGS__, false                                                      \
+    }
+static const struct weight_row block_rows[] = {
+    BLOCK("norm1.weight", norm1, FORM_VECTOR, 1, { S_D }),
+    BLOCK("attn.qkv.weight", qkv, FORM_LINEAR, 2, { S_3D, S_D }),
+    BLOCK("attn.qkv.bias", qkv_bias, FORM_VECTOR, 1, { S_3D }),
+    BLOCK("attn.proj.weight", proj, FORM_LINEAR, 2, { S_D, S_D }),
+    BLOCK("attn.proj.bias", proj_bias, FORM_VECTOR, 1, { S_D }),
+    BLOCK("norm2.weight", norm2, FORM_VECTOR, 1, { S_D }),
+    BLOCK("mlp.gate_proj.weight", gate, FORM_LINEAR, 2, { S_FFN, S_D }),
+    BLOCK("mlp.gate_proj.bias", gate_bias, FORM_VECTOR, 1, { S_FFN }),
+    BLOCK("mlp.up_proj.weight", up, FORM_LINEAR, 2, { S_FFN, S_D }),
+    BLOCK("mlp.up_proj.bias", up_bias, FORM_VECTOR, 1, { S_FFN }),
+    BLOCK("mlp.down_proj.weight", down, FORM_LINEAR, 2, { S_D, S_FFN }),
+    BLOCK("mlp.down_proj.bias", down_bias, FORM_VECTOR, 1, { S_D }),
+};
+
+/* ---- open ---- */
+
+static gv_status read_config(struct vit_config *c, const struct json_view *v)
+{
+    static const char *const silu[] = { "silu" };
+    int                      full[GV_VIT_BLOCKS];
+    c->depth = (int)gv_json_int(v, "depth", 1, GV_VIT_BLOCKS, GV_JSON_REQUIRED);
+    c->width = (int)gv_json_int(v, "hidden_size", 4, 65536, GV_JSON_REQUIRED);
+    c->heads = (int)gv_json_int(v, "num_heads", 1, 1024, GV_JSON_REQUIRED);
+    c->ffn = (int)gv_json_int(v, "intermediate_size", 1, 1 << 20, GV_JSON_REQUIRED);
+    c->out = (int)gv_json_int(v, "out_hidden_size", 1, 65536, GV_JSON_REQUIRED);
+    c->patch = (int)gv_json_int(v, "patch_size", 1, 256, 14);
+    c->temporal = (int)gv_json_int(v, "temporal_patch_size", 1, 16, 2);
+    c->merge = (int)gv_json_int(v, "spatial_merge_size", 1, 16, 2);
+    int window = (int)gv_json_int(v, "window_size", 1, 1 << 20, 112), cell = c->patch * c->merge;
+    int n = gv_json_ints(v, "fullatt_block_indexes", 0, GV_VIT_BLOCKS - 1, full, 0, GV_VIT_BLOCKS, true);
+    gv_json_choice(v, "hidden_act", silu, 1, 0);
+    if (gv_json_int(v, "in_channels", 1, 64, 3) != 3 || gv_json_int(v, "in_chans", 1, 64, 3) != 3)
+        return gv_json_fail(v, "in_channels", GV_ERR_UNSUPPORTED, "must be 3");
+    TRY(gv_json_done(v));
+    c->eps = 1e-6;
+    if (window < cell)
+        return gv_json_fail(v, "window_size", GV_ERR_MODEL, "is %d, less than a merged patch, %d", window, cell);
+    if (c->width % c->heads || c->width / c->heads % 4)
+        return gv_json_fail(v, "num_heads", GV_ERR_UNSUPPORTED, "is %d: hidden_size, %d, must be a multiple of four times it",
+                            c->heads, c->width);
+    c->window = window / cell;
+    c->head = c->width / c->heads;
+    for (int i = 0; i < n; i++)
+        c->full[full[i]] = true;
+    return GV_OK;
+}
+
+static gv_status bind(struct vit *v, const char *prefix, struct error *e)
+{
+    const struct vit_config *c = &v->config;
+    const int64_t            sizes[S_COUNT] = {
+                   [S_D] = c->width,     [S_3D] = 3 * (int64_t)c->width, [S_FFN] = c->ffn,
+                   [S_PATCH] = c->patch, [S_TIME] = c->temporal,         [S_CELL] = (int64_t)c->width * c->merge * c->merge,
+                   [S_OUT] = c->out
+    };
+    TRY(gv_weights_bind(v->weights, prefix, top_rows, N_ROWS(top_rows), sizes, &v->top, e));
+    for (int i = 0; i < c->depth; i++) {
+        char block[64];
+        snprintf(block, sizeof block, "%sblocks.%d.", prefix, i);
+        TRY(gv_weights_bind(v->weights, block, block_rows, N_ROWS(block_rows), sizes, &v->block[i], e));
+    }
+    return GV_OK;
+}
+
+void gv_vit_close(struct vit **v)
+{
+    if (!*v)
+        return;
+    gv_weights_close(&(*v)->weights);
+    free((*v)->block);
+    free(*v);
+    *v = NULL;
+}
+
+gv_status gv_vit_open(struct vit **out, const struct json_view *config, struct checkpoint *c, const char *prefix,
+                      struct device *d, enum dtype compute, struct error *e)
+{
+    struct vit *v = *out = calloc(1, sizeof *v);
+    gv_status   status =
+        v ? read_config(&v->config, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    if (!status && !(v->block = calloc((size_t)v->config.depth, sizeof *v->block)))
+        status = gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    if (!status)
+        status = gv_weights_open(&v->weights, c, d, compute, e);
+    else
+        gv_checkpoint_close(&c);
+    if (!status)
+        status = bind(v, prefix, e);
+    if (status)
+        gv_vit_close(out);
+    return status;
+}
+
+const struct vit_config *gv_vit_config(const struct vit *v)
+{
+    return &v->config;
+}
+
+struct weights *gv_vit_weights(const struct vit *v)
+{
+    return v->weights;
+}
+
+/* ---- the order of cells ---- */
+
+/* The windows of one size: those rows and columns of windows that are whole, or the last, partial one. */
+struct window_range {
+    int from, to, side; /* in windows; cells a side */
+};
+
+static void add_group(struct vit_order *o, int *at, struct window_range rows, struct window_range columns, int window,
+                      int width)
+{
+    int windows = (rows.to - rows.from) * (columns.to - columns.from), cells = rows.side * columns.side;
+    if (!windows || !cells)
+        return;
+    o->group[o->n_groups].first = *at;
+    o->group[o->n_groups].windows = windows;
+    o->group[o->n_groups++].cells = cells;
+    for (int y = rows.from; y < rows.to; y++)
+        for (int x = columns.from; x < columns.to; x++)
+            for (int i = 0; i < cells; i++)
+                o->cell[(*at)++] = (y * window + i / columns.side) * width + x * window + i % columns.side;
+}
+
+gv_status gv_vit_order(struct vit_order *o, const struct vit_config *c, struct patch_grid g, struct error *e)
+{
+    const int h = g.h / c->merge, w = g.w / c->merge, s = c->window, rows = h / s, columns = w / s;
+    int       at = 0;
+    *o = (struct vit_order){ 0 };
+    if (!(o->cell = malloc((size_t)h * (size_t)w * sizeof *o->cell)))
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the order of %dx%d cells", w, h);
+    const struct window_range whole_y = { 0, rows, s }, last_y = { rows, rows + 1, h % s };
+    const struct window_range whole_x = { 0, columns, s }, last_x = { columns, columns + 1, w % s };
+    add_group(o, &at, whole_y, whole_x, s, w);
+    add_group(o, &at, whole_y, last_x, s, w);
+    add_group(o, &at, last_y, whole_x, s, w);
+    add_group(o, &at, last_y, last_x, s, w);
+    return GV_OK;
+}
+
+void gv_vit_order_free(struct vit_order *o)
+{
+    free(o->cell);
+    *o = (struct vit_order){ 0 };
+}
+
+/* ---- encode ---- */
+
+/* What stays the same for every block of a call. */
+struct vit_call {
+    const struct vit_config *config;
+    struct patch_grid        grid;
+    struct vit_order         order;
+    struct rope              rope;   /* of one frame */
+    struct tensor            place;  /* i32 [t · cells]: place → raster, over all frames */
+    struct tensor            raster; /* and back */
+};
+
+static int cells_of(const struct vit_call *v)
+{
+    return v->grid.h * v->grid.w / (v->config->merge * v->config->merge);
+}
+
+/* Angles of one frame's patches in the tower's order: the row's frequencies, then the column's. */
+static void fill_rope(const struct vit_call *v, float *cosine, float *sine)
+{
+    const int m = v->config->merge, quarter = v->config->head / 4, columns = v->grid.w / m;
+    for (int i = 0; i < cells_of(v); i++)
+        for (int p = 0; p < m * m; p++, cosine += 2 * quarter, sine += 2 * quarter) {
+            int y = v->order.cell[i] / columns * m + p / m, x = v->order.cell[i] % columns * m + p % m;
+            gv_rotation_fill(cosine, sine, (float)y, quarter, 2 * quarter, 10000);
+            gv_rotation_fill(cosine + quarter, sine + quarter, (float)x, quarter, 2 * quarter, 10000);
+        }
+}
+
+static void fill_places(const struct vit_call *v, int32_t *place, int32_t *raster)
+{
+    const int n = cells_of(v);
+    for (int t = 0; t < v->grid.t; t++)
+        for (int i = 0; i < n; i++) {
+            place[t * n + i] = t * n + v->order.cell[i];
+            raster[t * n + v->order.cell[i]] = t * n + i;
+        }
+}
+
+static void call_open(struct run *r, struct vit_call *v)
+{
+    const int64_t patches = (int64_t)v->grid.h * v->grid.w, half = v->config->head / 2,
+                  cells = (int64_t)v->grid.t * cells_of(v);
+    float   *table = NULL;
+    int32_t *index = NULL;
+    if (!gv_run_ready(r) || gv_vit_order(&v->order, v->config, v->grid, &r->err))
+        return;
+    table = malloc((size_t)(patches * half) * 2 * sizeof *table);
+    index = malloc((size_t)cells * 2 * sizeof *index);
+    if (table && index) {
+        fill_rope(v, table, table + patches * half);
+        fill_places(v, index, index + cells);
+        v->rope = (struct rope){ .cos = gv_scratch_from(r, GV_F32, 2, DIMS(patches, half), table),
+                                 .sin = gv_scratch_from(r, GV_F32, 2, DIMS(patches, half), table + patches * half),
+                                 .head = v->config->head,
+                                 .halves = true };
+        v->place = gv_scratch_from(r, GV_I32, 1, DIMS(cells), index);
+        v->raster = gv_scratch_from(r, GV_I32, 1, DIMS(cells), index + cells);
+        gv_sync(r);
+    } else {
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the positions of %lld patches", (long long)patches);
+    }
+    free(table);
+    free(index);
+}
+
+/* q, k or v of packed rows [B · n, 3 · D]: [B, n, A, head]. */
+static struct tensor part(const struct vit_call *v, struct tensor qkv, int64_t batch, int i)
+{
+    const struct vit_config *c = v->config;
+    struct tensor            t = reshape(qkv, 5, DIMS(batch, qkv.dim[0] / batch, 3, c->heads, c->head));
+    return row(permute(t, (const int[]){ 2, 0, 1, 3, 4 }), i);
+}
+
+/* Attention over rows cut into equal pieces that do not see each other. */
+static void attend(struct run *r, const struct vit_call *v, struct tensor o, struct tensor qkv, int64_t pieces)
+{
+    if (gv_run_ready(r))
+        gv_attention_dense(r, reshape(o, 4, DIMS(pieces, o.dim[0] / pieces, v->config->heads, v->config->head)),
+                           part(v, qkv, pieces, 0), part(v, qkv, pieces, 1), part(v, qkv, pieces, 2));
+}
+
+static void attend_windows(struct run *r, const struct vit_call *v, struct tensor o, struct tensor qkv)
+{
+    const int64_t per_cell = (int64_t)v->config->merge * v->config->merge, frame = (int64_t)v->grid.h * v->grid.w;
+    for (int64_t t = 0; t < v->grid.t; t++)
+        for (int i = 0; i < v->order.n_groups; i++) {
+            int64_t first = t * frame + v->order.group[i].first * per_cell, windows = v->order.group[i].windows,
+                    count = windows * v->order.group[i].cells * per_cell;
+            attend(r, v, slice(o, 0, first, count), slice(qkv, 0, first, count), windows);
+        }
+}
+
+static void attention(struct run *r, const struct vit_call *v, const struct vit_block *b, struct tensor x, bool full)
+{
+    const struct vit_config *c = v->config;
+    const int64_t            n = x.dim[0], d = c->width;
+    struct mark              mark = arena_mark(&r->scratch);
+    struct tensor            h = gv_scratch(r, r->compute, 2, x.dim), qkv = gv_scratch(r, r->compute, 2, DIMS(n, 3 * d));
+    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)c->eps, .weight = b->norm1 });
+    gv_linear(r, qkv, h, b->qkv, &(struct linear_opts){ .bias = b->qkv_bias });
+    if (gv_run_ready(r)) {
+        gv_rotate(r, slice(qkv, 1, 0, d), &v->rope);
+        gv_rotate(r, slice(qkv, 1, d, d), &v->rope);
+        if (full)
+            attend(r, v, h, qkv, v->grid.t);
+        else
+            attend_windows(r, v, h, qkv);
+    }
+    gv_linear(r, x, h, b->proj, &(struct linear_opts){ .bias = b->proj_bias, .add = true });
+    arena_release(&r->scratch, mark);
+}
+
+static void mlp(struct run *r, const struct vit_call *v, const struct vit_block *b, struct tensor x)
+{
+    const int64_t n = x.dim[0], f = v->config->ffn;
+    struct mark   mark = arena_mark(&r->scratch);
+    struct tensor h = gv_scratch(r, r->compute, 2, x.dim), gate = gv_scratch(r, r->compute, 2, DIMS(n, f)),
+                  up = gv_scratch(r, r->compute, 2, DIMS(n, f));
+    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)v->config->eps, .weight = b->norm2 });
+    gv_linear(r, gate, h, b->gate, &(struct linear_opts){ .bias = b->gate_bias });
+    gv_linear(r, up, h, b->up, &(struct linear_opts){ .bias = b->up_bias });
+    gv_glu(r, gate, gate, up, ACT_SILU);
+    gv_linear(r, x, gate, b->down, &(struct linear_opts){ .bias = b->down_bias, .add = true });
+    arena_release(&r->scratch, mark);
+}
+
+/* Cells become tokens, in raster order again. */
+static void merge(struct run *r, const struct vit_call *v, const struct vit_top *top, struct tensor out, struct tensor x)
+{
+    const int64_t cell = (int64_t)v->config->width * v->config->merge * v->config->merge, n = out.dim[0];
+    struct mark   mark = arena_mark(&r->scratch);
+    struct tensor h = gv_scratch(r, r->compute, 2, x.dim), wide = gv_scratch(r, r->compute, 2, DIMS(n, cell)),
+                  tokens = gv_scratch(r, GV_F32, 2, out.dim);
+    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)v->config->eps, .weight = top->norm });
+    gv_linear(r, wide, reshape(h, 2, DIMS(n, cell)), top->merge1,
+              &(struct linear_opts){ .bias = top->merge1_bias, .act = ACT_GELU_ERF });
+    gv_linear(r, tokens, wide, top->merge2, &(struct linear_opts){ .bias = top->merge2_bias });
+    gv_gather(r, out, tokens, v->raster);
+    arena_release(&r->scratch, mark);
+}
+
+static void embed(struct run *r, const struct vit_call *v, const struct vit_top *top, struct tensor x, struct tensor patches)
+{
+    const int64_t n = x.dim[0], cells = (int64_t)v->grid.t * cells_of(v), cell = n / cells * v->config->width;
+    struct mark   mark = arena_mark(&r->scratch);
+    struct tensor embedded = gv_scratch(r, GV_F32, 2, x.dim);
+    gv_linear(r, embedded, patches, top->embed, NULL);
+    gv_run_tap(r, "embed", embedded);
+    gv_gather(r, reshape(x, 2, DIMS(cells, cell)), reshape(embedded, 2, DIMS(cells, cell)), v->place);
+    arena_release(&r->scratch, mark);
+}
+
+void gv_vit_encode(struct run *r, const struct vit *v, struct tensor out, struct tensor patches, struct patch_grid g)
+{
+    struct vit_call call = { .config = &v->config, .grid = g };
+    struct mark     mark = arena_mark(&r->scratch);
+    gv_run_enter(r, "vision");
+    struct tensor x = gv_scratch(r, GV_F32, 2, DIMS(grid_patches(g), v->config.width));
+    call_open(r, &call);
+    if (gv_run_ready(r))
+        embed(r, &call, &v->top, x, patches);
+    for (int i = 0; i < v->config.depth && gv_run_ready(r); i++) {
+        gv_run_enter(r, "vision.blocks.%d", i);
+        struct mark             inner = arena_mark(&r->scratch);
+        struct vit_block        copy;
+        const struct vit_block *b = gv_weights_fetch(r, v->weights, &v->block[i], &copy, sizeof copy);
+        attention(r, &call, b, x, v->config.full[i]);
+        mlp(r, &call, b, x);
+        arena_release(&r->scratch, inner);
+        gv_run_tap(r, "out", x);
+    }
+    gv_run_enter(r, "vision");
+    if (gv_run_ready(r))
+        merge(r, &call, &v->top, out, x);
+    gv_run_tap(r, "merged", out);
+    gv_check_finite(r, out, "the picture's features");
+    gv_vit_order_free(&call.order);
+    arena_release(&r->scratch, mark);
+}
