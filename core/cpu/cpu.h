@@ -58,6 +58,13 @@ static inline int64_t gv_cpu_row_stride(struct tensor t)
 /* n contiguous elements from any float type to any. layout.c */
 void gv_cpu_convert(const struct cpu_kernels *k, void *dst, enum dtype dst_type, const void *src, enum dtype src_type, int64_t n);
 
+/* Pixels that share a panel when a convolution has few outputs (a VAE's last has three): the panel's 16 columns are those of
+ * neighbouring pixels, whose windows overlap, so the kernel grows by a tap a pixel, with zeros where it does not reach. */
+static inline int64_t gv_cpu_fold(const struct tensor *w)
+{
+    return w->rank == 5 && w->dim[3] > 1 && w->dim[0] <= 8 ? 16 / w->dim[0] : 1;
+}
+
 /* matmul.c. Weights of linear layers [M, K] and convolutions [O, kt, kh, kw, C] in the kernels' order. */
 size_t gv_cpu_packed_bytes(const struct tensor *w);
 void   gv_cpu_pack(struct device *d, void *dst, struct tensor src, enum dtype type);

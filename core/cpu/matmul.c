@@ -35,28 +35,50 @@ static int64_t round_up(int64_t n, int64_t to)
 
 /* ---- packing ------------------------------------------------------------------------------------------------------------- */
 
-/* A weight as M rows of n_seg segments, each of c elements padded with zeros to cp: a linear layer is one segment; a
- * convolution has one for each tap, so that an odd number of channels can be read in pairs. */
+/* A weight as rows of segments of c elements, each padded with zeros to cp: a linear layer is one segment; a convolution has one
+ * for each tap of each place (dt, dh), so that an odd number of channels can be read in pairs. Columns of a folded convolution
+ * (gv_cpu_fold) are pixel after pixel, each shifted by a tap. */
 struct pack {
     char       *dst;
     const char *src;
     enum dtype  src_type, type;
-    int64_t     M, n_seg, c, cp;
+    int64_t     M, O;             /* columns; rows of src */
+    int64_t     places, taps, kw; /* taps of a place as packed, and in src */
+    int64_t     c, cp;
     int         panel;
     const struct cpu_kernels *k;
 };
 
+/* Elements of a segment in the packed weight: even in bf16. */
+static int64_t padded(int64_t c, enum dtype type)
+{
+    return type == GV_F32 ? c : round_up(c, 2);
+}
+
+static struct pack pack_of(const struct tensor *w)
+{
+    const int64_t fold = gv_cpu_fold(w), kw = w->rank == 5 ? w->dim[3] : 1, c = w->dim[w->rank - 1];
+
+    return (struct pack){ .src = w->data, .src_type = w->type, .type = w->type, .M = w->dim[0] * fold, .O = w->dim[0],
+                          .places = w->rank == 5 ? w->dim[1] * w->dim[2] : 1, .taps = kw + fold - 1, .kw = kw, .c = c,
+                          .cp = padded(c, w->type) };
+}
+
 static void pack_segment(const struct pack *p, void *panel, int64_t width, int64_t column, int64_t seg)
 {
     enum { PART = 512 };
-    const size_t size = gv_cpu_size(p->src_type);
-    uint32_t     raw[PART];
-    float        v[PART];
+    const size_t  size = gv_cpu_size(p->src_type);
+    const int64_t tap = seg % p->taps - column / p->O;
+    const int64_t from = ((column % p->O * p->places + seg / p->taps) * p->kw + tap) * p->c;
+    uint32_t      raw[PART];
+    float         v[PART];
 
+    if (tap < 0 || tap >= p->kw)
+        return;
     for (int64_t at = 0; at < p->c; at += PART) {
         const int64_t n = smaller(PART, p->c - at), k0 = seg * p->cp + at;
 
-        memcpy(raw, p->src + (size_t)((column * p->n_seg + seg) * p->c + at) * size, (size_t)n * size);
+        memcpy(raw, p->src + (size_t)(from + at) * size, (size_t)n * size); /* may be unaligned: a mapped file */
         p->k->to_f32(v, raw, p->src_type, n);
         if (p->type == GV_F32)
             for (int64_t i = 0; i < n; i++)
@@ -71,41 +93,33 @@ static void pack_panel(void *arg, int64_t i)
 {
     const struct pack *p = arg;
     const int64_t      from = i * p->panel, n = smaller(p->panel, p->M - from), width = round_up(n, 16);
-    const int64_t      K = p->n_seg * p->cp;
+    const int64_t      n_seg = p->places * p->taps, K = n_seg * p->cp;
     char              *panel = p->dst + (size_t)(from * K) * gv_cpu_size(p->type);
 
-    if (n < width || p->c < p->cp)
+    if (n < width || p->c < p->cp || p->taps > p->kw)
         memset(panel, 0, (size_t)(width * K) * gv_cpu_size(p->type));
     for (int64_t column = from; column < from + n; column++)
-        for (int64_t seg = 0; seg < p->n_seg; seg++)
+        for (int64_t seg = 0; seg < n_seg; seg++)
             pack_segment(p, panel, width, column, seg);
-}
-
-/* Elements of a segment in the packed weight: even in bf16. */
-static int64_t padded(int64_t c, enum dtype type)
-{
-    return type == GV_F32 ? c : round_up(c, 2);
-}
-
-static int64_t segments(const struct tensor *w)
-{
-    return w->rank == 5 ? w->dim[1] * w->dim[2] * w->dim[3] : 1;
 }
 
 size_t gv_cpu_packed_bytes(const struct tensor *w)
 {
-    const int64_t K = segments(w) * padded(w->dim[w->rank - 1], w->type);
+    const struct pack p = pack_of(w);
 
-    return (size_t)(round_up(w->dim[0], 16) * K) * gv_cpu_size(w->type);
+    return (size_t)(round_up(p.M, 16) * p.places * p.taps * p.cp) * gv_cpu_size(w->type);
 }
 
 void gv_cpu_pack(struct device *d, void *dst, struct tensor src, enum dtype type)
 {
     const struct cpu_device *cpu = gv_cpu_of(d);
-    struct pack p = { .dst = dst, .src = src.data, .src_type = src.type, .type = type, .M = src.dim[0], .n_seg = segments(&src),
-                      .c = src.dim[src.rank - 1], .cp = padded(src.dim[src.rank - 1], type), .panel = cpu->k.panel,
-                      .k = &cpu->k };
+    struct pack              p = pack_of(&src);
 
+    p.dst = dst;
+    p.type = type;
+    p.cp = padded(p.c, type);
+    p.panel = cpu->k.panel;
+    p.k = &cpu->k;
     gv_parallel_for(d, (p.M + p.panel - 1) / p.panel, pack_panel, &p);
 }
 
