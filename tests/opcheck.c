@@ -9,6 +9,7 @@
  * --bench: rates of the shapes that matter, as a share of what the arithmetic units of this processor did in the same run. */
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -703,6 +704,68 @@ static void run_level(const char *level, uint64_t seed, int cases, int *passed, 
     gv_device_close(&three);
 }
 
+/* ---- the pool -------------------------------------------------------------------------------------------------------------- */
+
+enum { CALLERS = 4, ROUNDS = 300, OUTER = 17, INNER = 9 };
+
+struct pool_job {
+    struct device *d;
+    atomic_int     count[OUTER * INNER];
+    int            outer; /* of an inner call */
+    struct pool_job *whole;
+};
+
+static void pool_inner(void *arg, int64_t i)
+{
+    const struct pool_job *j = arg;
+
+    atomic_fetch_add(&j->whole->count[j->outer * INNER + i], 1);
+}
+
+static void pool_outer(void *arg, int64_t i)
+{
+    struct pool_job *whole = arg, one = { .outer = (int)i, .whole = whole };
+
+    gv_parallel_for(whole->d, INNER, pool_inner, &one); /* a call from inside a body */
+}
+
+static void *pool_caller(void *arg)
+{
+    struct device *d = arg;
+    intptr_t       wrong = 0;
+
+    for (int round = 0; round < ROUNDS; round++) {
+        struct pool_job j = { .d = d };
+
+        gv_parallel_for(d, OUTER, pool_outer, &j);
+        for (int i = 0; i < OUTER * INNER; i++)
+            wrong += atomic_load(&j.count[i]) != 1;
+    }
+    return (void *)wrong; /* how many */
+}
+
+/* Several threads use one device at once: every index is run once, and no call waits forever. */
+static void check_pool(int *passed, int *failed)
+{
+    struct device *d = device_of(NULL, 3);
+    pthread_t      caller[CALLERS];
+    intptr_t       wrong = 0;
+
+    for (int i = 0; i < CALLERS; i++)
+        if (pthread_create(&caller[i], NULL, pool_caller, d))
+            exit(2);
+    for (int i = 0; i < CALLERS; i++) {
+        void *result;
+
+        pthread_join(caller[i], &result);
+        wrong += (intptr_t)result;
+    }
+    gv_device_close(&d);
+    printf("%-10s %-10s %5d calls from %d threads at once%s\n", "any", "pool", ROUNDS * CALLERS, CALLERS, wrong ? "  FAILED" : "");
+    *passed += !wrong;
+    *failed += wrong != 0;
+}
+
 static bool level_present(const char *level)
 {
     unsigned all = 0, some = 0, any = 0;
@@ -1101,6 +1164,7 @@ int main(int argc, char **argv)
         else
             printf("%-10s not on this machine: skipped\n", levels[i]);
     }
+    check_pool(&passed, &failed);
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;
 }
