@@ -208,6 +208,24 @@ static bool finish(void *const *row, enum dtype type, const float *acc, const fl
     return true;
 }
 
+static void add_bias(float *s, const float *const *row, int keys)
+{
+    const __m512 log2e = _mm512_set1_ps(0x1.715476p0f);
+
+    for (int half = 0; half < 2; half++)
+        for (int k = 0; k < keys; k += 16) {
+            __m512i x[16];
+
+            for (int i = 0; i < 16; i++)
+                x[i] = _mm512_maskz_loadu_epi32(first_of(keys - k), row[half * 16 + i] + k);
+            transpose(x);
+            for (int i = 0; i < 16 && k + i < keys; i++) {
+                float *to = s + (k + i) * FLASH_LANES + half * 16;
+                _mm512_store_ps(to, _mm512_fmadd_ps(_mm512_castsi512_ps(x[i]), log2e, _mm512_load_ps(to)));
+            }
+        }
+}
+
 /* Rows of one type and its packed form alike: words [step][lanes], lanes 8 (keys) or 32 (queries); rows past the end are 0. */
 static bool pack_rows_words(uint32_t *dst, const char *src, int64_t stride_bytes, int lanes, int rows, int64_t words)
 {
@@ -266,6 +284,7 @@ const struct attn_inner gv_attn_avx512_f32 = {
     .accumulate = accumulate_f32,
     .pack_rows = pack_rows_f32,
     .finish = finish,
+    .add_bias = add_bias,
 };
 
 static bool pack_rows_bf16(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int lanes, int rows, int64_t D)
@@ -325,4 +344,5 @@ const struct attn_inner gv_attn_avx512_bf16 = {
     .pack_rows = pack_rows_bf16,
     .pack_values = pack_values_bf16,
     .finish = finish,
+    .add_bias = add_bias,
 };

@@ -300,12 +300,22 @@ static void mask_row(float *s, const struct attn_mask *m, const struct lane_rule
             s[i] = (j >= r->lo[i] && j <= r->hi[i]) || j < r->sink[i] ? s[i] : -INFINITY;
 }
 
-static void bias_row(float *s, const struct attn_call *c, const struct lane_rule *r, int64_t h, int64_t k)
+/* The position bias of a piece, where it has one: row[lane] is the lane's query's. */
+static void bias_piece(const struct task *t, const struct lane_rule *r, const struct piece *p)
 {
-    const float *bias = (const float *)c->bias.data + h * c->bias.stride[0] + k;
+    const struct tensor bias = t->c->bias;
+    float              *s = t->s + p->row * FLASH_LANES;
+    const float        *row[FLASH_LANES];
 
     for (int i = 0; i < FLASH_LANES; i++)
-        s[i] += bias[r->q[i] * c->bias.stride[1]] * (float)LOG2E;
+        row[i] = (const float *)bias.data + t->h * bias.stride[0] + r->q[i] * bias.stride[1] + p->g.start;
+    if (t->f->in->add_bias) {
+        t->f->in->add_bias(s, row, p->g.length);
+        return;
+    }
+    for (int k = 0; k < p->g.length; k++)
+        for (int i = 0; i < FLASH_LANES; i++)
+            s[k * FLASH_LANES + i] += row[i][k] * (float)LOG2E;
 }
 
 /* Masks and biases: only groups that need them come here. */
@@ -317,13 +327,10 @@ static void amend(const struct task *t, int sub)
     for (int i = 0; i < t->n_pieces; i++) {
         const struct piece *p = &t->piece[i];
 
-        for (int k = 0; k < p->g.length; k++) {
-            float *s = t->s + (p->row + k) * FLASH_LANES;
-            if (p->g.masked && t->c->plan->mask.kind != MASK_NONE)
-                mask_row(s, &t->c->plan->mask, &r, p->g.source, p->g.start + k);
-            if (present(t->c->bias) && p->g.source == 0)
-                bias_row(s, t->c, &r, t->h, p->g.start + k);
-        }
+        if (present(t->c->bias) && p->g.source == 0)
+            bias_piece(t, &r, p);
+        for (int k = 0; p->g.masked && t->c->plan->mask.kind != MASK_NONE && k < p->g.length; k++)
+            mask_row(t->s + (p->row + k) * FLASH_LANES, &t->c->plan->mask, &r, p->g.source, p->g.start + k);
     }
 }
 

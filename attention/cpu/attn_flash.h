@@ -47,6 +47,8 @@ struct attn_inner {
     bool (*pack_values)(uint32_t *dst, const void *src, enum dtype type, int64_t stride, int rows, int64_t Dv,
                         int64_t panel_words);
     bool (*finish)(void *const *row, enum dtype type, const float *acc, const float *inv, int64_t Dv);
+    /* s[key][lane] += row[lane][key] · log2(e), for `keys` keys and all lanes; attn_flash.c does it one by one. */
+    void (*add_bias)(float *s, const float *const *row, int keys);
 };
 
 /* For processors with CPU_AVX2, CPU_AVX512, CPU_AVX512BF16. */

@@ -69,7 +69,7 @@ static struct rate peak(struct device *d)
 struct shape {
     const char *what;
     int         Nq, Nk, A, D;
-    int         percent; /* of 64-key blocks in lists; 0 = dense */
+    int         percent; /* of 128-key blocks in lists; 0 = dense; -1 = causal */
     enum dtype  type;
 };
 
@@ -159,38 +159,58 @@ static void measure(struct device *d, const struct shape *s, struct rate top)
     struct error     e = { 0 };
     double           ms;
 
-    if (s->percent &&
-        gv_plan_from_blocks(&plan, &(struct plan_shape){ .list_heads = s->A, .n_queries = s->Nq, .n_keys = s->Nk }, choose,
-                            &(struct choice){ 1, s->percent }, &e) != GV_OK)
+    const struct plan_shape lists = { .list_heads = s->percent < 0 ? 1 : s->A,
+                                      .n_queries = s->Nq,
+                                      .n_keys = s->Nk,
+                                      .mask = { .kind = s->percent < 0 ? MASK_CAUSAL : MASK_NONE } };
+    const struct choice     some = { 1, s->percent };
+    if ((s->percent < 0 && gv_plan_from_mask(&plan, &lists, &e) != GV_OK) ||
+        (s->percent > 0 && gv_plan_from_blocks(&plan, &lists, choose, &some, &e) != GV_OK))
         exit(1);
-    const struct attn_call c = {
+    const bool       bias = !strncmp(s->what, "UMT5", 4);
+    struct tensor    b = bias ? fill(GV_F32, s->A, s->Nq, s->Nk, &state) : (struct tensor){ 0 };
+    struct attn_call c = {
         .q = q, .n_sources = 1, .source[0] = { .k = k, .v = v }, .out.o = o, .plan = s->percent ? &plan : NULL
     };
+    if (bias)
+        c.bias = row(b, 0);
     const struct rate r = measure_call(d, &c, s->type, &ms);
     const double      part = s->type == GV_F32 ? 50 : 100; /* f32 against half the peak of bf16 */
     printf("%-14s %5d x %5d  A %2d  D %3d  %-4s %3d%%  %8.2f ms  %6.1f GFLOP/s  %5.1f%% of peak  %5.1f%% by processor time\n",
-           s->what, s->Nq, s->Nk, s->A, s->D, s->type == GV_F32 ? "f32" : "bf16", s->percent ? s->percent : 100, ms, r.wall,
-           100 * 100 / part * r.wall / top.wall, 100 * 100 / part * r.cpu / top.cpu);
+           s->what, s->Nq, s->Nk, s->A, s->D, s->type == GV_F32 ? "f32" : "bf16",
+           (int)(100 * (s->percent ? plan.density : 1) + 0.5), ms, r.wall, 100 * 100 / part * r.wall / top.wall,
+           100 * 100 / part * r.cpu / top.cpu);
     fflush(stdout);
     gv_plan_free(&plan);
     free(q.data);
     free(k.data);
     free(v.data);
     free(o.data);
+    free(b.data);
 }
 
 int main(int argc, char **argv)
 {
     static const struct shape shapes[] = {
-        { "dense", 4096, 4096, 2, 128, 0, GV_BF16 },       { "dense", 8192, 8192, 1, 128, 0, GV_BF16 },
-        { "dense", 16384, 16384, 1, 128, 0, GV_BF16 },     { "dense", 4096, 4096, 2, 64, 0, GV_BF16 },
-        { "dense", 8192, 8192, 1, 64, 0, GV_BF16 },        { "lists", 8192, 8192, 2, 128, 50, GV_BF16 },
-        { "lists", 8192, 8192, 2, 128, 25, GV_BF16 },      { "lists", 8192, 8192, 2, 128, 10, GV_BF16 },
-        { "lists", 8192, 8192, 2, 64, 25, GV_BF16 },       { "1560, 12 heads", 1560, 1560, 12, 128, 0, GV_BF16 },
-        { "shipped self", 1296, 1296, 4, 64, 0, GV_BF16 }, { "shipped text", 1296, 64, 4, 64, 0, GV_BF16 },
-        { "UMT5-like", 512, 512, 6, 64, 0, GV_BF16 },      { "CLIP", 257, 257, 16, 80, 0, GV_BF16 },
-        { "VAE middle", 576, 576, 1, 384, 0, GV_BF16 },    { "dense", 4096, 4096, 2, 128, 0, GV_F32 },
-        { "dense", 4096, 4096, 2, 64, 0, GV_F32 },         { "VAE middle", 576, 576, 1, 384, 0, GV_F32 },
+        { "dense", 4096, 4096, 2, 128, 0, GV_BF16 },
+        { "dense", 8192, 8192, 1, 128, 0, GV_BF16 },
+        { "dense", 16384, 16384, 1, 128, 0, GV_BF16 },
+        { "dense", 4096, 4096, 2, 64, 0, GV_BF16 },
+        { "dense", 8192, 8192, 1, 64, 0, GV_BF16 },
+        { "lists", 8192, 8192, 2, 128, 50, GV_BF16 },
+        { "lists", 8192, 8192, 2, 128, 25, GV_BF16 },
+        { "lists", 8192, 8192, 2, 128, 10, GV_BF16 },
+        { "lists", 8192, 8192, 2, 64, 25, GV_BF16 },
+        { "causal", 4096, 4096, 2, 128, -1, GV_BF16 },
+        { "1560, 12 heads", 1560, 1560, 12, 128, 0, GV_BF16 },
+        { "shipped self", 1296, 1296, 4, 64, 0, GV_BF16 },
+        { "shipped text", 1296, 64, 4, 64, 0, GV_BF16 },
+        { "UMT5 with bias", 512, 512, 6, 64, 0, GV_BF16 },
+        { "CLIP", 257, 257, 16, 80, 0, GV_BF16 },
+        { "VAE middle", 576, 576, 1, 384, 0, GV_BF16 },
+        { "dense", 4096, 4096, 2, 128, 0, GV_F32 },
+        { "dense", 4096, 4096, 2, 64, 0, GV_F32 },
+        { "VAE middle", 576, 576, 1, 384, 0, GV_F32 },
     };
     struct device *d;
     struct error   e = { 0 };
