@@ -101,7 +101,7 @@ if __name__ == "__main__":
         for form in ("conv3d", "fold", "taps"):
             torch._dynamo.reset()
             Causal.FORM = form
-            m = VAE(configs.VAE).cuda().to(memory_format=torch.channels_last_3d)
+            m = VAE(configs.VAE).cuda()
             step = torch.compile(train_vae.loss_of)
             noise = torch.randn(48, 16, 3, 16, 16, device="cuda")
 
@@ -117,6 +117,8 @@ if __name__ == "__main__":
             say(f"VAE {form}: {48 / s:.0f} clips/s of 9x128x128, forward and backward; {torch.cuda.max_memory_allocated() >> 20} MiB")
             torch.cuda.reset_peak_memory_stats()
         Causal.FORM = min(results, key=results.get)
+        with open(os.path.join(p.out, "form"), "w") as f:
+            f.write(Causal.FORM)
         o = Optimiser(m, 1e-3)
 
         def opt():
@@ -168,7 +170,7 @@ if __name__ == "__main__":
         torch._dynamo.reset()
         b = batch(17, 128)
         x = world.render(b, 128, 128, fast=True)[0].contiguous(memory_format=torch.channels_last_3d)
-        m = Probe().cuda().to(memory_format=torch.channels_last_3d)
+        m = Probe().cuda()
         step = torch.compile(train_probe.loss_of)
         f = torch.zeros(128, 12, dtype=torch.int16, device="cuda")
 

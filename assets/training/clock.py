@@ -1,6 +1,6 @@
 """The wall clock of a training leg: the schedule by time, saving every three minutes, stopping on its own. All trainers share it.
 
-Why by time and not by steps: device time is lent by the minute; a leg must end inside it whatever the speed turns out to be.
+Why by time and not by steps: device time is counted by the minute; a leg must end inside it whatever the speed turns out to be.
 """
 import json
 import os

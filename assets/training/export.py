@@ -37,6 +37,12 @@ def shards(tensors, folder, stem):
             json.dump({"metadata": {"total_size": sum(t.numel() * 2 for t in tensors.values())}, "weight_map": {k: n for n, g in zip(names, groups) for k in g}}, f, indent=0)
 
 
+def read(folder):
+    """All tensors of the shards in a folder: dict name -> bf16 tensor."""
+    from safetensors.torch import load_file
+    return {k: v for f in sorted(os.listdir(folder)) if f.endswith(".safetensors") for k, v in load_file(os.path.join(folder, f)).items()}
+
+
 def write(run, out, weights="student.pt", only=None, **sidecar):
     """run: folder of a training run. sidecar: fields of genvid.json."""
     with open(os.path.join(run, "vae.json")) as f:

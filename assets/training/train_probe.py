@@ -67,7 +67,7 @@ def main(a):
     world = a.world or World(a.pack, a.device, a.variants, 0, workers=None if cuda else 0)
     model = Probe().to(a.device)
     if cuda:
-        model = model.to(memory_format=torch.channels_last_3d)
+        model = model
     opt = Optimiser(model, a.lr, 0.01, ("stem", "out.", "where"), ema=0.998)
     path = os.path.join(a.out, "probe.pt")
     if a.resume and os.path.exists(path):
