@@ -1,7 +1,8 @@
 """A whole session of training in one process: VAE, probe, latent statistics, text encoder and DiT, guidance, evaluation, export.
 
 The gate rules: the DiT does not start on a VAE that fails its gate, unless --anyway says so (then the evaluation says so too). Everything shares one loaded
-world. A stage given 0 minutes is skipped and its result in --out is used. --resume continues a stage from --out or else from the shipped weights.
+world. A stage given 0 minutes is skipped and its result in --out is used. A VAE that fails its gate goes on training in the minutes the DiT would have
+had. --resume continues a stage from --out or else from the shipped weights.
 The renderer for the probe and the DiT compiles in a second process while the VAE trains.
 
     python3 drive.py --pack DIR --out DIR --resume --vae 5 --probe 2.5 --dit 13 --distil 2.5 [--tier 96] [--anyway]
@@ -37,8 +38,8 @@ def main():
     p.add_argument("--vae-more", default="")
     p.add_argument("--resume", action="store_true")
     p.add_argument("--anyway", action="store_true")
-    p.add_argument("--until", type=float, default=0, help="unix time at which the DiT must end, whatever --dit says")
-    a = p.parse_args()
+    p.add_argument("--total", type=float, default=27, help="minutes for everything; the DiT gets what is left at most")
+    a, begun = p.parse_args(), time.time()
     os.makedirs(a.out, exist_ok=True)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
@@ -47,25 +48,36 @@ def main():
     again = ["--resume"] if a.resume else []
     subprocess.Popen([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "train_vae.py"), "--pack", a.pack, "--out", a.out, "--frames", "17", "--size", "128",
                       "--batch", "128", "--warm"])
-    if a.vae > 0:
-        o = train_vae.options(base + again + ["--minutes", str(a.vae)] + a.vae_more.split())
+    left = lambda: a.total - (time.time() - begun) / 60
+
+    def passed():
+        with open(os.path.join(a.out, "vae.json")) as f:
+            row = json.load(f)
+        return row["world_psnr"] >= train_vae.GATE_WORLD and row.get("foreign_psnr", 0) >= train_vae.GATE_FOREIGN
+    minutes = a.vae
+    while minutes > 0:
+        o = train_vae.options(base + again + ["--minutes", str(minutes), "--export", os.path.join(a.out, "models")] + a.vae_more.split())
         o.world, o.begun = world, time.time()
         train_vae.main(o)
-        torch._dynamo.reset()
-    if a.probe > 0:
-        o = train_probe.options(base + again + ["--minutes", str(a.probe)])
+        again = ["--resume"]
+        minutes = 0 if passed() or a.anyway else min(4.0, left() - 1.5)    # a failed gate: the minutes meant for the DiT go to the VAE
+        minutes = minutes if minutes > 2 else 0
+    torch._dynamo.reset()
+    again = ["--resume"] if a.resume else []
+    if min(a.probe, left() - 0.5) > 0.5:
+        o = train_probe.options(base + again + ["--minutes", str(min(a.probe, left() - 0.5))])
         o.world, o.begun = world, time.time()
         train_probe.main(o)
         torch._dynamo.reset()
     if not have("vae.json"):
         return
-    with open(os.path.join(a.out, "vae.json")) as f:
-        row = json.load(f)
-    passed = row["world_psnr"] >= train_vae.GATE_WORLD and row.get("foreign_psnr", 0) >= train_vae.GATE_FOREIGN
-    print("gate of the VAE:", "passed" if passed else "failed", flush=True)
-    if a.dit <= 0 or not (passed or a.anyway):
+    print("gate of the VAE:", "passed" if passed() else "failed", flush=True)
+    if a.dit <= 0 or not (passed() or a.anyway):
         return
-    minutes = min(a.dit, (a.until - time.time()) / 60) if a.until else a.dit
+    minutes = min(a.dit, left() - 2)
+    if minutes < a.distil + 3:
+        print(f"only {minutes:.1f} minutes are left: the DiT waits for the next leg", flush=True)
+        return
     o = train_dit.options(base + again + ["--minutes", str(minutes), "--distil", str(a.distil), "--tier", str(a.tier), "--vae", os.path.join(a.out, "vae.pt"),
                                   "--stats", os.path.join(a.out, "vae.json")] + a.more.split())
     o.world, o.begun = world, time.time()
