@@ -1,14 +1,10 @@
 #include "io/safetensors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static bool dtype_by_name(const char *name, enum dtype *out)
 {
@@ -20,53 +16,29 @@ static bool dtype_by_name(const char *name, enum dtype *out)
     return false;
 }
 
-/* ---- the file ---- */
-
-static gv_status map_file(struct safetensors *st, struct error *e)
-{
-    int fd = open(st->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return gv_fail(e, GV_ERR_IO, "%s cannot be opened: %s", st->path, strerror(errno));
-    struct stat info;
-    gv_status   status = GV_OK;
-    if (fstat(fd, &info) || !S_ISREG(info.st_mode))
-        status = gv_fail(e, GV_ERR_IO, "%s is not a regular file", st->path);
-    else if (info.st_size < 8)
-        status = gv_fail(e, GV_ERR_MODEL, "%s has %lld bytes: too few for a safetensors file", st->path, (long long)info.st_size);
-    else {
-        st->map_bytes = (size_t)info.st_size;
-        st->map = mmap(NULL, st->map_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (st->map == MAP_FAILED) {
-            st->map = NULL;
-            status = gv_fail(e, GV_ERR_IO, "%s cannot be mapped: %s", st->path, strerror(errno));
-        }
-    }
-    close(fd);
-    return status;
-}
-
 /* ---- one entry of the header ---- */
 
-static gv_status read_shape(struct safetensors *st, struct st_entry *t, json_t *shape, struct error *e)
+static gv_status read_shape(struct tensor_file *st, struct st_entry *t, json_t *shape, struct error *e)
 {
     if (!json_is_array(shape) || json_array_size(shape) > GV_ST_RANK)
         return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s: shape is not a list of at most %d sizes", st->path, t->name, GV_ST_RANK);
     t->rank = (int)json_array_size(shape);
-    size_t product = 1; /* of the sizes that are not 0: strides of an empty tensor may not overflow either */
-    bool   empty = false;
+    struct st_entry size = { .type = t->type };
     for (int i = 0; i < t->rank; i++) {
-        json_t    *d = json_array_get(shape, (size_t)i);
-        json_int_t v = json_integer_value(d);
-        if (!json_is_integer(d) || v < 0 || !gv_mul_size(product, v ? (size_t)v : 1, &product) || product > SIZE_MAX / 16)
+        json_t *d = json_array_get(shape, (size_t)i);
+        size.dim[i] = json_integer_value(d);
+        size.rank = i + 1;
+        if (!json_is_integer(d) || !gv_st_entry_size(&size))
             return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s: size %d of its shape is not usable", st->path, t->name, i);
-        t->dim[i] = v;
-        empty = empty || v == 0;
     }
-    t->bytes = empty ? 0 : product * (size_t)gv_dtype_info(t->type)->bytes;
+    gv_st_entry_size(&size);
+    memcpy(t->dim, size.dim, sizeof t->dim);
+    t->bytes = size.bytes;
     return GV_OK;
 }
 
-static gv_status read_entry(struct safetensors *st, struct st_entry *t, const char *name, json_t *v, size_t data_at, struct error *e)
+static gv_status read_entry(struct tensor_file *st, struct st_entry *t, const char *name, json_t *v, size_t data_at,
+                            struct error *e)
 {
     if (!(t->name = strdup(name)))
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the header of %s", st->path);
@@ -98,12 +70,7 @@ static int by_data(const void *a, const void *b)
     return (x->bytes > y->bytes) - (x->bytes < y->bytes); /* an empty tensor may share its place with the next one */
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct st_entry *)a)->name, ((const struct st_entry *)b)->name);
-}
-
-static gv_status check_overlap(struct safetensors *st, struct error *e)
+static gv_status check_overlap(struct tensor_file *st, struct error *e)
 {
     qsort(st->entry, (size_t)st->n, sizeof *st->entry, by_data);
     for (int i = 1; i < st->n; i++) {
@@ -111,11 +78,10 @@ static gv_status check_overlap(struct safetensors *st, struct error *e)
         if ((const unsigned char *)a->data + a->bytes > (const unsigned char *)b->data)
             return gv_fail(e, GV_ERR_MODEL, "%s: tensors %s and %s overlap", st->path, a->name, b->name);
     }
-    qsort(st->entry, (size_t)st->n, sizeof *st->entry, by_name);
-    return GV_OK;
+    return gv_tensor_file_sort(st, e);
 }
 
-static gv_status read_header(struct safetensors *st, json_t *root, size_t data_at, struct error *e)
+static gv_status read_header(struct tensor_file *st, json_t *root, size_t data_at, struct error *e)
 {
     size_t n = json_object_size(root);
     if (!json_is_object(root) || n > GV_ST_TENSORS)
@@ -133,58 +99,30 @@ static gv_status read_header(struct safetensors *st, json_t *root, size_t data_a
     return check_overlap(st, e);
 }
 
-gv_status gv_safetensors_open(struct safetensors *st, const char *path, struct error *e)
+/* A header that is a JSON object: nothing else begins so. */
+static bool is_safetensors(const unsigned char *bytes, size_t n)
 {
-    memset(st, 0, sizeof *st);
-    if (!(st->path = strdup(path)))
-        return gv_fail(e, GV_ERR_MEMORY, "no memory to open %s", path);
-    gv_status status = map_file(st, e);
-    if (!status) {
-        const unsigned char *p = st->map;
-        uint64_t             header = 0;
-        for (int i = 7; i >= 0; i--)
-            header = header << 8 | p[i];
-        if (header > GV_ST_HEADER_BYTES || header > st->map_bytes - 8)
-            status = gv_fail(e, GV_ERR_MODEL, "%s: its header claims %llu bytes; the file has %zu (limit %d MiB)", path,
-                             (unsigned long long)header, st->map_bytes - 8, GV_ST_HEADER_BYTES >> 20);
-        else {
-            json_error_t why;
-            json_t      *root = json_loadb((const char *)p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &why);
-            status = root ? read_header(st, root, 8 + (size_t)header, e)
-                          : gv_fail(e, GV_ERR_MODEL, "%s: its header is not valid JSON: %s", path, why.text);
-            json_decref(root);
-        }
-    }
-    if (status)
-        gv_safetensors_close(st);
+    return n > 8 && bytes[8] == '{';
+}
+
+static gv_status read_file(struct tensor_file *st, struct error *e)
+{
+    const unsigned char *p = st->map;
+    uint64_t             header = 0;
+    for (int i = 7; i >= 0; i--)
+        header = header << 8 | p[i];
+    if (header > GV_ST_HEADER_BYTES || header > st->map_bytes - 8)
+        return gv_fail(e, GV_ERR_MODEL, "%s: its header claims %llu bytes; the file has %zu (limit %d MiB)", st->path,
+                       (unsigned long long)header, st->map_bytes - 8, GV_ST_HEADER_BYTES >> 20);
+    json_error_t why;
+    json_t      *root = json_loadb((const char *)p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &why);
+    gv_status    status = root ? read_header(st, root, 8 + (size_t)header, e)
+                               : gv_fail(e, GV_ERR_MODEL, "%s: its header is not valid JSON: %s", st->path, why.text);
+    json_decref(root);
     return status;
 }
 
-void gv_safetensors_close(struct safetensors *st)
-{
-    for (int i = 0; i < st->n; i++)
-        free(st->entry[i].name);
-    free(st->entry);
-    if (st->map)
-        munmap(st->map, st->map_bytes);
-    free(st->path);
-    memset(st, 0, sizeof *st);
-}
-
-const struct st_entry *gv_safetensors_find(const struct safetensors *st, const char *name)
-{
-    int lo = 0, hi = st->n;
-    while (lo < hi) {
-        int mid = lo + (hi - lo) / 2, order = strcmp(st->entry[mid].name, name);
-        if (!order)
-            return &st->entry[mid];
-        if (order < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
-}
+const struct tensor_file_kind gv_file_safetensors = { "safetensors", is_safetensors, read_file };
 
 /* ---- writing ---- */
 

@@ -19,7 +19,7 @@ struct checkpoint {
     char              *path; /* of the single file or the index */
     atomic_int         users;
     int                n;
-    struct safetensors shard[];
+    struct tensor_file shard[];
 };
 
 static gv_status open_shards(struct checkpoint *c, const char *dir, json_t *names, struct error *e)
@@ -33,7 +33,7 @@ static gv_status open_shards(struct checkpoint *c, const char *dir, json_t *name
         struct stat info;
         if (stat(path, &info))
             return gv_fail(e, GV_ERR_MODEL, "%s lists the shard %s, which is not there", c->path, name);
-        TRY(gv_safetensors_open(&c->shard[c->n], path, e));
+        TRY(gv_tensor_file_open(&c->shard[c->n], path, NULL, e));
         c->n++;
     }
     return GV_OK;
@@ -103,7 +103,7 @@ gv_status gv_checkpoint_open(struct checkpoint **out, const char *dir, const cha
         if (stat(path, &info))
             return gv_fail(e, GV_ERR_MODEL, "%s holds neither %s.safetensors nor %s.safetensors.index.json", dir, stem, stem);
         c = checkpoint_new(path, 1, e);
-        status = c ? gv_safetensors_open(&c->shard[0], path, e) : GV_ERR_MEMORY;
+        status = c ? gv_tensor_file_open(&c->shard[0], path, NULL, e) : GV_ERR_MEMORY;
         if (!status)
             c->n = 1;
     }
@@ -128,7 +128,7 @@ void gv_checkpoint_close(struct checkpoint **c)
         return;
     }
     for (int i = 0; i < (*c)->n; i++)
-        gv_safetensors_close(&(*c)->shard[i]);
+        gv_tensor_file_close(&(*c)->shard[i]);
     free((*c)->path);
     free(*c);
     *c = NULL;
@@ -137,7 +137,7 @@ void gv_checkpoint_close(struct checkpoint **c)
 const struct st_entry *gv_checkpoint_find(const struct checkpoint *c, const char *name)
 {
     for (int i = 0; i < c->n; i++) {
-        const struct st_entry *t = gv_safetensors_find(&c->shard[i], name);
+        const struct st_entry *t = gv_tensor_file_find(&c->shard[i], name);
         if (t)
             return t;
     }

@@ -67,9 +67,9 @@ gv_status gv_loop_state_write(struct run *r, const struct loop_state *state, con
     return r->err.code;
 }
 
-static gv_status take(struct run *r, struct loop_state *s, const struct safetensors *st, const struct video_job *job)
+static gv_status take(struct run *r, struct loop_state *s, const struct tensor_file *st, const struct video_job *job)
 {
-    const struct st_entry *t = gv_safetensors_find(st, names[N_TENSORS]);
+    const struct st_entry *t = gv_tensor_file_find(st, names[N_TENSORS]);
     int64_t                want[N_NUMBERS], found[N_NUMBERS];
     numbers(want, s, job);
     if (!t || t->type != GV_I64 || t->bytes != sizeof found)
@@ -80,7 +80,7 @@ static gv_status take(struct run *r, struct loop_state *s, const struct safetens
         return gv_fail(&r->err, GV_ERR_FORMAT, "%s holds a render with other settings", st->path);
     for (int i = 0; i < N_TENSORS; i++) {
         struct tensor *dst = tensor_of(s, i);
-        t = gv_safetensors_find(st, names[i]);
+        t = gv_tensor_file_find(st, names[i]);
         if (!present(*dst))
             continue;
         if (!t || t->type != GV_F32 || t->bytes != gv_tensor_bytes(*dst))
@@ -95,10 +95,10 @@ static gv_status take(struct run *r, struct loop_state *s, const struct safetens
 
 gv_status gv_loop_state_read(struct run *r, struct loop_state *s, const struct video_job *job, const char *path)
 {
-    struct safetensors st;
-    if (!gv_run_ready(r) || gv_safetensors_open(&st, path, &r->err))
+    struct tensor_file st;
+    if (!gv_run_ready(r) || gv_tensor_file_open(&st, path, &gv_file_safetensors, &r->err))
         return r->err.code;
     take(r, s, &st, job);
-    gv_safetensors_close(&st);
+    gv_tensor_file_close(&st);
     return r->err.code;
 }

@@ -239,22 +239,22 @@ void golden_open(struct golden *g, const char *folder)
     char         path[1024];
     struct error e = { 0 };
     snprintf(path, sizeof path, "%s/%s/io.safetensors", GV_TEST_DATA, folder);
-    check(gv_safetensors_open(&g->st, path, &e), &e);
+    check(gv_tensor_file_open(&g->st, path, &gv_file_safetensors, &e), &e);
 }
 
 void golden_close(struct golden *g)
 {
-    gv_safetensors_close(&g->st);
+    gv_tensor_file_close(&g->st);
 }
 
 bool golden_has(const struct golden *g, const char *name)
 {
-    return gv_safetensors_find(&g->st, name);
+    return gv_tensor_file_find(&g->st, name);
 }
 
 const float *golden_get(const struct golden *g, const char *name, int64_t *count)
 {
-    const struct st_entry *t = gv_safetensors_find(&g->st, name);
+    const struct st_entry *t = gv_tensor_file_find(&g->st, name);
     must(t ? (void *)(uintptr_t)t : NULL, name);
     if (count)
         *count = (int64_t)(t->bytes / 4);

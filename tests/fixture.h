@@ -21,7 +21,7 @@ void  fixture_remove(const char *path);
 
 /* A golden's io.safetensors. Getters fail the program where the name is missing. */
 struct golden {
-    struct safetensors st;
+    struct tensor_file st;
 };
 void         golden_open(struct golden *g, const char *folder);
 void         golden_close(struct golden *g);

@@ -47,9 +47,9 @@ static void write_raw(const char *header, uint64_t claimed, size_t data)
 
 static void refuse(gv_status status, const char *words)
 {
-    struct safetensors st;
+    struct tensor_file st;
     struct error       e = { 0 };
-    gv_status          got = gv_safetensors_open(&st, path, &e);
+    gv_status          got = gv_tensor_file_open(&st, path, &gv_file_safetensors, &e);
     if (got != status || e.code != status || !strstr(e.text, words) || !strstr(e.text, path))
         fail_msg("%s, \"%s\" is not in: %s", gv_status_name(got), words, e.text);
     assert_null(st.map);
@@ -176,14 +176,14 @@ static void what_is_written_reads_back(void **state)
         { .name = (char[]){ "\xc3\xa9 \"quoted\"" }, .type = GV_U8, .rank = 1, .dim = { 3 }, .data = h, .bytes = 3 },
     };
     const int          n = sizeof entry / sizeof *entry;
-    struct safetensors st;
+    struct tensor_file st;
     struct error       e = { 0 };
     assert_int_equal(gv_safetensors_write(path, entry, n, &e), GV_OK);
-    gv_safetensors_open(&st, path, &e);
+    gv_tensor_file_open(&st, path, &gv_file_safetensors, &e);
     assert_string_equal(e.text, "");
     assert_int_equal(st.n, n);
     for (int i = 0; i < n; i++) {
-        const struct st_entry *t = gv_safetensors_find(&st, entry[i].name);
+        const struct st_entry *t = gv_tensor_file_find(&st, entry[i].name);
         assert_non_null(t);
         assert_int_equal(t->type, entry[i].type);
         assert_int_equal(t->rank, entry[i].rank);
@@ -191,16 +191,16 @@ static void what_is_written_reads_back(void **state)
         assert_int_equal(t->bytes, entry[i].bytes);
         assert_memory_equal(t->data, entry[i].data, t->bytes);
     }
-    assert_null(gv_safetensors_find(&st, "z"));
-    assert_null(gv_safetensors_find(&st, ""));
-    assert_null(gv_safetensors_find(&st, "zz"));
-    gv_safetensors_close(&st);
-    gv_safetensors_close(&st); /* twice is fine */
+    assert_null(gv_tensor_file_find(&st, "z"));
+    assert_null(gv_tensor_file_find(&st, ""));
+    assert_null(gv_tensor_file_find(&st, "zz"));
+    gv_tensor_file_close(&st);
+    gv_tensor_file_close(&st); /* twice is fine */
     assert_int_equal(gv_safetensors_write(path, NULL, 0, &e), GV_OK);
-    assert_int_equal(gv_safetensors_open(&st, path, &e), GV_OK);
+    assert_int_equal(gv_tensor_file_open(&st, path, &gv_file_safetensors, &e), GV_OK);
     assert_int_equal(st.n, 0);
-    assert_null(gv_safetensors_find(&st, "a"));
-    gv_safetensors_close(&st);
+    assert_null(gv_tensor_file_find(&st, "a"));
+    gv_tensor_file_close(&st);
 }
 
 /* Other writers leave holes, add metadata, do not align, and put tensors in any order. */
@@ -210,16 +210,16 @@ static void files_of_other_writers_are_read(void **state)
     static const char header[] =
         "{\"__metadata__\":{\"a\":\"b\"},\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[20,21]},"
         "\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,8]}," A "}  ";
-    struct safetensors st;
+    struct tensor_file st;
     struct error       e = { 0 };
     write_raw(header, sizeof header - 1, 30);
-    gv_safetensors_open(&st, path, &e);
+    gv_tensor_file_open(&st, path, &gv_file_safetensors, &e);
     assert_string_equal(e.text, "");
     assert_int_equal(st.n, 3);
     assert_string_equal(st.entry[0].name, "a");
     assert_string_equal(st.entry[2].name, "e");
     assert_ptr_equal((const char *)st.entry[1].data, (const char *)st.entry[0].data + 20);
-    gv_safetensors_close(&st);
+    gv_tensor_file_close(&st);
 }
 
 static void what_cannot_be_written_is_told(void **state)

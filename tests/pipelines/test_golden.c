@@ -108,7 +108,7 @@ static void write_picture(char *path, size_t size, const char *folder, struct lo
     char    name[32];
     int64_t n;
     snprintf(name, sizeof name, "%spicture", l->s->side);
-    const struct st_entry *t = gv_safetensors_find(&l->g.st, name);
+    const struct st_entry *t = gv_tensor_file_find(&l->g.st, name);
     const float           *codes = golden_get(&l->g, name, &n);
     uint8_t               *rgb = malloc((size_t)n);
     struct error           e = { 0 };

@@ -236,11 +236,11 @@ static void bf16_decoder_is_as_good_as_transformers_bf16(void **state)
 /* Newer saves call the parts model.visual.* and model.language_model.*; the numbers are the same, so are the logits. */
 static void rename_parts(const char *folder)
 {
-    struct safetensors st;
+    struct tensor_file st;
     struct error       e = { 0 };
     char               path[512];
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    assert_int_equal(gv_safetensors_open(&st, path, &e), GV_OK);
+    assert_int_equal(gv_tensor_file_open(&st, path, &gv_file_safetensors, &e), GV_OK);
     struct st_entry *t = calloc((size_t)st.n, sizeof *t);
     for (int i = 0; i < st.n; i++) {
         const char *name = st.entry[i].name;
@@ -260,7 +260,7 @@ static void rename_parts(const char *folder)
     for (int i = 0; i < st.n; i++)
         free(t[i].name);
     free(t);
-    gv_safetensors_close(&st);
+    gv_tensor_file_close(&st);
     char to[512];
     snprintf(to, sizeof to, "%s/model.safetensors", folder);
     assert_int_equal(rename(path, to), 0);
