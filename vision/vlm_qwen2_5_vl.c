@@ -6,7 +6,7 @@
  *
  * What would surprise you: published checkpoints call the parts visual.* and model.*, newer saves model.visual.* and
  * model.language_model.*; both are read. transformers 5 lets text go on above the largest row or column of a clip and not
- * above its largest t; the models were trained, and releases up to 4.57 run, the other way, which is done here. Both agree
+ * above its largest t; the models were trained, and releases near 4.54 run, the other way, which is done here. Both agree
  * where a clip's t stays below its rows or columns. */
 #include <math.h>
 #include <stdlib.h>
