@@ -17,7 +17,7 @@
 static const char WHAT[] = "What to make", HOW[] = "How to make it", OUT[] = "Output", MACHINE[] = "Machine",
                   SAY[] = "What to say", SHOW[] = "What to show";
 
-enum { ALL = CLI_VIDEO | CLI_INFO | CLI_BENCH, RUNS = CLI_VIDEO | CLI_BENCH };
+enum { ALL = CLI_VIDEO | CLI_CAPTION | CLI_INFO | CLI_BENCH, RUNS = CLI_VIDEO | CLI_BENCH };
 
 const struct cli_option cli_options[] = {
     { "prompt-file", 'f', ARG_TEXT, CLI_VIDEO, FIELD(prompt_file), 0, 0, "FILE", WHAT,
@@ -36,6 +36,20 @@ const struct cli_option cli_options[] = {
     { "seconds", 0, ARG_REAL, RUNS, FIELD(seconds), 0.01, 3600, "S", WHAT,
       "video: length in seconds instead of --frames; bench: how long to measure (default 5)" },
     { "fps", 0, ARG_REAL, CLI_VIDEO, FIELD(fps), 0.1, 240, "N", WHAT, "frames a second" },
+
+    { "question", 0, ARG_TEXT, CLI_CAPTION, FIELD(question), 0, 0, "TEXT", WHAT,
+      "what to ask about each picture; a description when left out" },
+    { "tokens", 0, ARG_COUNT, CLI_CAPTION, FIELD(tokens), 1, 1048576, "N", WHAT, "longest text in tokens (default 256)" },
+
+    { "model", 'm', ARG_TEXT, CLI_CAPTION, FIELD(model), 0, 0, "DIR", HOW, "directory of a vision-language model (Qwen2.5-VL)" },
+    { "temperature", 0, ARG_REAL, CLI_CAPTION, FIELD(temperature), 0, 100, "X", HOW,
+      "draw tokens instead of taking the likeliest; 0 is off" },
+    { "top-k", 0, ARG_COUNT, CLI_CAPTION, FIELD(top_k), 1, 1048576, "N", HOW, "draw among the N likeliest tokens" },
+    { "top-p", 0, ARG_REAL, CLI_CAPTION, FIELD(top_p), 0.001, 1, "X", HOW,
+      "draw among the likeliest tokens that together reach this share" },
+    { "repetition-penalty", 0, ARG_REAL, CLI_CAPTION, FIELD(repetition), 0.01, 100, "X", HOW,
+      "make tokens that were there less likely; 1 is off, the model's own when left out" },
+    { "seed", 's', ARG_COUNT, CLI_CAPTION, FIELD(seed), 0, 9223372036854775807.0, "N", HOW, "start of the draw (default 0)" },
 
     { "model", 'm', ARG_TEXT, CLI_VIDEO, FIELD(model), 0, 0, "DIR", HOW, "model directory in the diffusers layout" },
     { "steps", 0, ARG_COUNT, CLI_VIDEO, FIELD(steps), 1, 1000, "N", HOW, "denoising steps" },
@@ -89,6 +103,7 @@ const size_t cli_n_options = sizeof cli_options / sizeof cli_options[0];
 
 const struct cli_command cli_commands[] = {
     { "video", "[PROMPT] [options]", "make a clip from a prompt, and from a picture if one is given", CLI_VIDEO, 1 },
+    { "caption", "FILE... [options]", "say what is in pictures", CLI_CAPTION, CLI_MAX_WORDS },
     { "info", "[MODEL] [options]", "say what is here: model, devices, formats, options, words", CLI_INFO, 1 },
     { "bench", "[options]", "measure the operations that a render is made of", CLI_BENCH, 0 },
     { "help", "[COMMAND|output|exit|files]", "explain a command or a subject", CLI_HELP, 1 },

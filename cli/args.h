@@ -26,7 +26,7 @@ enum cli_exit {
 };
 
 /* Bits: an option lists the commands that take it. */
-enum { CLI_VIDEO = 1, CLI_INFO = 2, CLI_BENCH = 4, CLI_HELP = 8 };
+enum { CLI_VIDEO = 1, CLI_INFO = 2, CLI_BENCH = 4, CLI_HELP = 8, CLI_CAPTION = 16 };
 
 enum cli_type {
     ARG_FLAG,  /* bool */
@@ -56,7 +56,7 @@ struct cli_command {
     int         words; /* how many words without a dash it takes at most */
 };
 
-enum { CLI_MAX_WORDS = 2, CLI_MAX_PAIRS = 64 };
+enum { CLI_MAX_WORDS = 4096, CLI_MAX_PAIRS = 64 };
 
 /* Numbers that were not given keep the value of cli_args_init, which lies outside their range. Texts point into argv. */
 struct cli_args {
@@ -68,6 +68,9 @@ struct cli_args {
     int64_t     width, height; /* adjacent: ARG_SIZE writes both */
     int64_t     frames, steps, seed, threads, budget;
     double      seconds, fps, guidance, shift;
+    const char *question;
+    int64_t     tokens, top_k;
+    double      temperature, top_p, repetition;
     const char *solver, *causal, *noise, *device, *precision, *cpu_level;
     const char *output, *format, *report;
     gv_option   options[CLI_MAX_PAIRS];
@@ -101,6 +104,7 @@ int cli_help_all(void);
 
 /* The commands. Each returns an exit status. */
 int cli_video(const struct cli_args *a);
+int cli_caption(const struct cli_args *a);
 int cli_info(const struct cli_args *a);
 int cli_bench(const struct cli_args *a);
 

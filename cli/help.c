@@ -117,7 +117,7 @@ int cli_help_command(const struct cli_command *c)
 
 int cli_help_all(void)
 {
-    printf("genvid %s: video from text and pictures\n\n", gv_version());
+    printf("genvid %s: video from text and pictures, text from pictures\n\n", gv_version());
     for (size_t i = 0; i < cli_n_commands; i++)
         printf("  genvid %-7s %s\n", cli_commands[i].name, cli_commands[i].summary);
     printf("\n  genvid video \"a red fox in snow\" -o fox.mp4\n\n"

@@ -30,6 +30,7 @@ static int run(const struct cli_args *a)
         return version();
     switch (a->command->bit) {
     case CLI_VIDEO: return cli_video(a);
+    case CLI_CAPTION: return cli_caption(a);
     case CLI_INFO: return cli_info(a);
     case CLI_BENCH: return cli_bench(a);
     default: return cli_help(a);

@@ -4,8 +4,6 @@
  * engine and the model, then the render. A signal cancels the session; the library then removes what it had begun. */
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "interrupt.h"
 #include "output.h"
 
 enum { PROMPT_BYTES = 1 << 20 };
@@ -27,34 +26,6 @@ struct video {
     int64_t                frames; /* delivered so far, and their size */
     int                    width, height;
 };
-
-/* ---- signals: the only state outside of struct video, because a handler has no argument ----------------------------- */
-
-static volatile sig_atomic_t interrupted;
-static _Atomic(gv_session *) running;
-
-static void on_signal(int number)
-{
-    (void)number;
-    if (interrupted)
-        _exit(EXIT_CANCELLED);
-    interrupted = 1;
-    gv_session *session = atomic_load(&running);
-    if (session)
-        gv_session_cancel(session);
-}
-
-static void catch_signals(void)
-{
-    struct sigaction stop = { .sa_handler = on_signal }, before;
-    sigemptyset(&stop.sa_mask);
-    sigaction(SIGINT, &stop, NULL);
-    sigaction(SIGTERM, &stop, NULL);
-    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup keeps its meaning */
-        sigaction(SIGHUP, &stop, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file that may not grow are writes that fail: cleaned up and said */
-    signal(SIGXFSZ, SIG_IGN);
-}
 
 /* ---- what is asked for --------------------------------------------------------------------------------------------- */
 
@@ -139,7 +110,7 @@ static int on_progress(void *user, const gv_progress *progress)
 {
     struct video *v = user;
     cli_progress(&v->open.printer, progress);
-    return interrupted;
+    return cli_interrupted();
 }
 
 static int on_frame(void *user, const gv_frame *frame)
@@ -150,7 +121,7 @@ static int on_frame(void *user, const gv_frame *frame)
         v->width = frame->width;
         v->height = frame->height;
     }
-    return interrupted;
+    return cli_interrupted();
 }
 
 static void fill_request(struct video *v)
@@ -284,7 +255,7 @@ static int fail_call(struct video *v, gv_status status)
 {
     const char *why = gv_session_message(v->open.session);
     const bool  picture = about_picture(why, v->args->image) || about_picture(why, v->args->last_image);
-    if (status == GV_ERR_CANCELLED || interrupted)
+    if (status == GV_ERR_CANCELLED || cli_interrupted())
         return cli_fail(&v->open.printer, EXIT_CANCELLED, "cancelled; nothing was written");
     return cli_fail(&v->open.printer, status == GV_ERR_UNSUPPORTED && picture ? EXIT_DATA : cli_status_exit(status), "%s", why);
 }
@@ -357,7 +328,7 @@ static int render(struct video *v)
 {
     const double begin = now();
     say_start(v);
-    if (interrupted)
+    if (cli_interrupted())
         return fail_call(v, GV_ERR_CANCELLED);
     const gv_status st = gv_video_generate(v->open.session, &v->request);
     cli_progress_end(&v->open.printer);
@@ -375,12 +346,12 @@ static int run(struct video *v)
         status = cli_open_session(&v->open);
     if (status != EXIT_OK)
         return status;
-    atomic_store(&running, v->open.session);
+    cli_interrupt_session(v->open.session);
     fill_request(v);
     status = frames_from_seconds(v);
     if (status == EXIT_OK)
         status = v->args->dry_run ? dry_run(v) : render(v);
-    atomic_store(&running, NULL);
+    cli_interrupt_session(NULL);
     return status;
 }
 
@@ -399,7 +370,7 @@ int cli_video(const struct cli_args *a)
     }
     v->args = &args;
     cli_printer_open(&v->open.printer, a);
-    catch_signals();
+    cli_interrupt_catch();
     const int status = run(v);
     cli_close(&v->open);
     free(v->prompt);

@@ -80,7 +80,7 @@ GV_API void gv_engine_params_init_(gv_engine_params *p, size_t struct_size);
 /* Params NULL = defaults. message, if given, receives the reason of a failure. */
 GV_API gv_status gv_engine_open(const gv_engine_params *p, gv_engine **out, char *message, size_t message_size);
 /* Maps and checks a checkpoint: every tensor's name, type and shape. Uploading and packing wait for the first use.
- * path: a diffusers model directory. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+ * path: a diffusers model directory, or that of a vision-language model (Qwen2.5-VL). Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
 GV_API gv_status gv_model_load(gv_engine *e, const char *path, gv_model **out, char *message, size_t message_size);
 GV_API void      gv_model_unload(gv_model **model);   /* no session may be using it; NULL is fine */
 GV_API void      gv_engine_close(gv_engine **engine); /* after its sessions; unloads its models; NULL is fine */
@@ -113,7 +113,7 @@ typedef int (*gv_frame_fn)(void *user, const gv_frame *frame); /* non-zero cance
 
 typedef struct gv_progress {
     size_t      struct_size;
-    const char *stage;       /* "load", "text", "image", "denoise", "decode", "encode": stable words */
+    const char *stage;       /* "load", "text", "image", "prompt", "denoise", "decode", "encode": stable words */
     int64_t     done, total; /* in the stage's own units: steps, latent frames */
     double      seconds;     /* since the request began */
 } gv_progress;
@@ -170,6 +170,33 @@ GV_API gv_status gv_video_estimate(gv_session *s, const gv_video_request *r, gv_
  * same frames, whatever the thread count. A failed or cancelled call leaves no output file.
  * Errors: ARGUMENT, UNSUPPORTED, MEMORY, IO, FORMAT, DEVICE, CANCELLED. */
 GV_API gv_status gv_video_generate(gv_session *s, const gv_video_request *r);
+
+/* ---- pictures to text ------------------------------------------------------------------------------------------------- */
+
+typedef int (*gv_text_fn)(void *user, const char *utf8, size_t bytes); /* whole characters, as they come; non-zero cancels */
+
+typedef struct gv_caption_request {
+    size_t             struct_size;
+    const gv_model    *model;
+    const char *const *media; /* paths of pictures, shown together, in this order */
+    size_t             media_count;
+    const char        *question;   /* UTF-8; NULL or "" asks for a description. Control tokens in it are plain text */
+    int                max_tokens; /* 0 = 256 */
+    double             temperature; /* 0 = greedy: the likeliest token each time */
+    int                top_k;       /* draw among the k likeliest; 0 = all */
+    double             top_p;       /* draw among the likeliest that together reach this share; 0 or 1 = all */
+    double             repetition_penalty; /* 0 = the model's own; 1 = off */
+    uint64_t           seed;
+    gv_text_fn         on_text;  /* may be NULL */
+    gv_progress_fn     progress; /* may be NULL; stages "image", "prompt", "text" */
+    void              *user;     /* for both; they come on the calling thread, with no lock held */
+} gv_caption_request;
+GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
+#define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))
+
+/* *text: the whole answer, freed with gv_free; NULL on failure. The same request on the same device gives the same text,
+ * whatever the thread count. Errors: ARGUMENT, UNSUPPORTED, MEMORY, IO, FORMAT, DEVICE, CANCELLED. */
+GV_API gv_status gv_caption(gv_session *s, const gv_caption_request *r, char **text);
 
 /* ---- what is here: JSON text, freed with gv_free; NULL when memory ran out -------------------------------------------- */
 

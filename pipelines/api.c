@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "pipelines/bench.h"
+#include "pipelines/caption.h"
 #include "pipelines/options.h"
 #include "pipelines/report.h"
 
@@ -187,6 +188,8 @@ static gv_status job_open(gv_session *s, const gv_video_request *request, gv_vid
     s->error = (struct error){ 0 };
     gv_video_request_init(q);
     take(q, sizeof *q, request);
+    if (q->model && q->model->vlm)
+        return gv_fail(&s->error, GV_ERR_ARGUMENT, "model is %s, which makes captions; videos need a diffusion model", q->model->path);
     TRY(gv_video_job_open(job, q, &s->error));
     if (job->model->engine == s->engine)
         return GV_OK;
@@ -272,7 +275,7 @@ gv_status gv_video_generate(gv_session *s, const gv_video_request *request)
 
 char *gv_model_describe(const gv_model *m)
 {
-    return gv_model_json(m);
+    return m->vlm ? gv_caption_model_json(m) : gv_model_json(m);
 }
 
 char *gv_model_options_json(const gv_model *m)

@@ -11,6 +11,8 @@
 #include "diffusion/sampler.h"
 #include "io/tokenizer.h"
 
+struct vlm;
+
 struct gv_engine {
     struct log      log;
     struct device  *device;
@@ -36,6 +38,7 @@ struct gv_model {
     struct text_encoder  *text;
     struct image_encoder *image; /* NULL: takes no image features */
     struct tokenizer     *tokenizer;
+    struct vlm           *vlm; /* a captioning model has this and the tokenizer, and no other part; else NULL */
     struct sampler_config sampler;
     char                  schedule[32]; /* of the model's own solver */
     bool                  known_first;  /* image to video by known tokens at t = 0 */
@@ -51,7 +54,7 @@ struct gv_session {
     char        *report; /* JSON of the last render, or NULL */
 };
 
-/* Opens every part of the diffusers directory at path. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+/* Opens every part of the diffusers directory, or the vision-language checkpoint, at path. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
 gv_status gv_model_open(gv_model **out, gv_engine *engine, const char *path, struct error *e);
 void      gv_model_close(gv_model **m);
 

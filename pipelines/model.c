@@ -1,11 +1,14 @@
-/* A diffusers directory → the parts of a video model and its defaults. model_index.json says which parts there are; what the
+/* A diffusers directory → the parts of a video model and its defaults; a directory without model_index.json may be a captioning
+ * model (caption_job.c). model_index.json says which parts there are; what the
  * ecosystem's files cannot say (text length, default size, steps) stands in genvid.json beside it, where there is one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "pipelines/caption.h"
 #include "pipelines/engine.h"
+#include "vision/models.h"
 
 enum { PATH = 4096 };
 
@@ -193,6 +196,8 @@ static gv_status open_all(gv_model *m, struct error *e)
     char    path[PATH];
     json_t *root;
     bool    image = false;
+    if (gv_vlm_detect(m->path))
+        return gv_caption_model_open(m, e);
     TRY(join(path, m->path, "model_index.json", e));
     TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, e));
     struct json_view index = gv_json_view(root, path, e);
@@ -239,6 +244,8 @@ void gv_model_close(gv_model **out)
         m->text->model->close(m->text);
     if (m->image)
         m->image->model->close(m->image);
+    if (m->vlm)
+        m->vlm->model->close(m->vlm);
     gv_tokenizer_close(&m->tokenizer);
     free(m->words_json);
     free(m->path);

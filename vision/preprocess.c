@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+enum { MOST_PIXELS = 1 << 27 }; /* a file may ask for: a little more than gv_image_read hands out */
+
 gv_status gv_patch_config_read(struct patch_config *c, const struct json_view *v)
 {
     double mean[3] = { 0.48145466, 0.4578275, 0.40821073 }, std[3] = { 0.26862954, 0.26130258, 0.27577711 };
@@ -13,10 +15,10 @@ gv_status gv_patch_config_read(struct patch_config *c, const struct json_view *v
     c->temporal = (int)gv_json_int(v, "temporal_patch_size", 1, 16, 2);
     /* Published files say min_pixels and max_pixels; newer ones size.shortest_edge and size.longest_edge, pixels as well. */
     struct json_view size = gv_json_object(v, "size", false);
-    c->least = gv_json_int(&size, "shortest_edge", 1, INT64_C(1) << 32, 56 * 56);
-    c->most = gv_json_int(&size, "longest_edge", 1, INT64_C(1) << 32, 28 * 28 * 1280);
-    c->least = gv_json_int(v, "min_pixels", 1, INT64_C(1) << 32, c->least);
-    c->most = gv_json_int(v, "max_pixels", 1, INT64_C(1) << 32, c->most);
+    c->least = gv_json_int(&size, "shortest_edge", 1, MOST_PIXELS, 56 * 56);
+    c->most = gv_json_int(&size, "longest_edge", 1, MOST_PIXELS, 28 * 28 * 1280);
+    c->least = gv_json_int(v, "min_pixels", 1, MOST_PIXELS, c->least);
+    c->most = gv_json_int(v, "max_pixels", 1, MOST_PIXELS, c->most);
     gv_json_numbers(v, "image_mean", -1e6, 1e6, mean, 3, 3, false);
     gv_json_numbers(v, "image_std", 1e-6, 1e6, std, 3, 3, false);
     for (int i = 0; i < 3; i++) {

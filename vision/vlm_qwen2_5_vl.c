@@ -6,7 +6,7 @@
  *
  * What would surprise you: published checkpoints call the parts visual.* and model.*, newer saves model.visual.* and
  * model.language_model.*; both are read. transformers 5 lets text go on above the largest row or column of a clip and not
- * above its largest t; the models were trained, and releases up to 4.57 run, the other way, which is done here. Both agree
+ * above its largest t; the models were trained, and releases near 4.54 run, the other way, which is done here. Both agree
  * where a clip's t stays below its rows or columns. */
 #include <math.h>
 #include <stdlib.h>
@@ -97,6 +97,8 @@ static gv_status qwen_open(struct vlm **out, const struct json_view *config, str
 
 /* ---- places ---- */
 
+enum { FAR = 1 << 24 }; /* no position of a clip lies further behind its first */
+
 static bool is_placeholder(const struct vlm *v, int32_t id)
 {
     return id == v->image_id || id == v->video_id;
@@ -108,7 +110,7 @@ static int32_t place_media(const struct qwen *m, const struct vlm_media *media, 
     const int h = media->grid.h / m->base.patch.merge, w = media->grid.w / m->base.patch.merge;
     int32_t   most = base;
     for (int t = 0; t < media->grid.t; t++) {
-        double time = media->video ? floor((double)t * media->seconds * m->tokens_per_second) : 0;
+        double time = media->video ? fmin(floor((double)t * media->seconds * m->tokens_per_second), FAR) : 0;
         for (int i = 0; i < h * w; i++, place++) {
             *place = (struct token_place){ base + (int32_t)time, base + i / w, base + i % w };
             most = place->t > most ? place->t : most;

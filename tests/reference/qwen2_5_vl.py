@@ -1,5 +1,6 @@
 """Golden of Qwen2.5-VL (transformers Qwen2_5_VLForConditionalGeneration), tiny: pictures to patches, the vision tower, positions,
-the decoder, greedy text. One folder with an output matrix of its own, one (qwen2_5_vl_tied) whose output is the embedding.
+the decoder, greedy text. One folder with an output matrix of its own, one (qwen2_5_vl_tied) whose output is the embedding and
+whose config is flat, one (qwen2_5_vl_hd128) with the published heads: 80 in the tower, 128 in the decoder.
 
 qwen2_5_vl/io.safetensors
     sizes                     [n, 6]     height, width, least pixels, most pixels, and what smart_resize answers (0, 0: refused)
@@ -33,13 +34,17 @@ IMAGE, VIDEO, START, END, VOCAB = 1001, 1002, 1003, 1004, 1024
 GRIDS = {"a": (1, 6, 8), "b": (1, 8, 8), "c": (2, 6, 8), "d": (1, 10, 12)}
 
 
-def config(tied):
+def config(tied, wide=False):
     text = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=128,
                 vocab_size=VOCAB, max_position_embeddings=4096, rms_norm_eps=1e-6, bos_token_id=1, eos_token_id=2,
                 rope_parameters={"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [2, 3, 3]},
                 tie_word_embeddings=tied)
     vision = dict(depth=4, hidden_size=64, num_heads=4, intermediate_size=96, patch_size=14, window_size=56,
                   fullatt_block_indexes=[1, 3], out_hidden_size=64, tokens_per_second=2)
+    if wide:  # the heads of the published models
+        text.update(hidden_size=256, num_attention_heads=2, num_key_value_heads=1)
+        text["rope_parameters"]["mrope_section"] = [16, 24, 24]
+        vision.update(depth=2, hidden_size=160, num_heads=2, fullatt_block_indexes=[1], out_hidden_size=256)
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, image_token_id=IMAGE, video_token_id=VIDEO,
                             vision_start_token_id=START, vision_end_token_id=END, tie_word_embeddings=tied)
 
@@ -52,12 +57,12 @@ def rule(name, shape, tied=False):
     return default_rule(name, shape)
 
 
-def build(tied, path):
+def build(tied, path, wide=False):
     """As common.build, for a library that loads under other names than it saves."""
     import tempfile
     cls = Qwen2_5_VLForConditionalGeneration
     with tempfile.TemporaryDirectory() as tmp:
-        cls(config(tied)).save_pretrained(tmp)
+        cls(config(tied, wide)).save_pretrained(tmp)
         rows = common.fill_directory(tmp, lambda name, shape: rule(name, shape, tied))
         common.copy_configs(tmp, path)
         common.write_manifest(os.path.join(path, "manifest.tsv"), rows)
@@ -240,4 +245,11 @@ if __name__ == "__main__":
     flatten(os.path.join(path, "config.json"))
     io = {}
     prompts(io, full, half, ("picture",), 32)
+    write_io(path, io)
+
+    path = folder("qwen2_5_vl_hd128")
+    full, half = build(False, path, True)
+    processor.save_pretrained(path)
+    io = {}
+    prompts(io, full, half, ("picture", "two"), 32)
     write_io(path, io)

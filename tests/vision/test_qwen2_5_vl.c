@@ -226,6 +226,12 @@ static void tied_embeddings_equal_transformers(void **state)
     (void)state;
     captions("qwen2_5_vl_tied", "f32", (const char *const[]){ "picture", NULL });
 }
+static void heads_of_80_and_128_equal_transformers(void **state)
+{
+    (void)state;
+    captions("qwen2_5_vl_hd128", "f32", (const char *const[]){ "picture", "two", NULL });
+    captions("qwen2_5_vl_hd128", "bf16", (const char *const[]){ "picture", "two", NULL });
+}
 static void bf16_decoder_is_as_good_as_transformers_bf16(void **state)
 {
     (void)state;
@@ -320,6 +326,7 @@ int main(void)
         cmocka_unit_test(placeholders_that_do_not_match_the_pictures_are_refused),
         cmocka_unit_test(decoder_and_greedy_text_equal_transformers),
         cmocka_unit_test(tied_embeddings_equal_transformers),
+        cmocka_unit_test(heads_of_80_and_128_equal_transformers),
         cmocka_unit_test(newer_names_of_tensors_are_read),
         cmocka_unit_test(bf16_decoder_is_as_good_as_transformers_bf16),
         cmocka_unit_test(prompt_may_come_in_pieces),

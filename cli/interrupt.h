@@ -1,0 +1,14 @@
+/* Ctrl-C and SIGTERM: the first one cancels the session that runs, a second one ends the program at once. The only state of
+ * the command outside of its structs, because a handler has no argument. */
+#ifndef CLI_INTERRUPT_H
+#define CLI_INTERRUPT_H
+
+#include <stdbool.h>
+
+#include "genvid.h"
+
+void cli_interrupt_catch(void);
+void cli_interrupt_session(gv_session *session); /* the one that runs; NULL when none does */
+bool cli_interrupted(void);
+
+#endif

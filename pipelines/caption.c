@@ -1,0 +1,252 @@
+/* Pictures and a question to text, in stages:
+ *
+ *   image    patches → the picture's tokens
+ *   prompt   all ids at once → logits of the first token; keys and values stay
+ *   text     choose a token, hand on what it adds to the text, run it; until a stop id or max_tokens
+ *
+ * Only this file loops over pictures and tokens, and only it calls the user. The same code runs on the null device, where it
+ * yields the peak of memory; one token stands for all there, because keys and values are taken for the whole text at once.
+ *
+ * What would surprise you: a token may end within a character. Text is handed on up to the last whole one; what never became one is
+ * handed on as U+FFFD at the end. */
+#include "pipelines/caption.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct caption_state {
+    struct caption_job    *job;
+    struct run            *run;
+    struct caption_report *report;
+    double                 began;
+    struct tensor          features[GV_CAPTION_MEDIA]; /* of each picture: f32 [tokens, width] */
+    struct tensor          logits;                     /* f32 [1, vocabulary] */
+    struct vlm_state       state;
+    struct text_sampler    sampler;
+    float                 *host; /* [vocabulary] */
+    int32_t               *ids;  /* of the text */
+    int                    n;
+    char                  *text; /* of ids */
+    size_t                 told; /* bytes of it that were handed on */
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static bool dry(const struct caption_state *s)
+{
+    return gv_device_is_null(s->run->device);
+}
+
+static void tell(struct caption_state *s, const char *stage, int64_t done, int64_t total)
+{
+    const struct caption_job *job = s->job;
+    if (!job->progress || dry(s) || !gv_run_ready(s->run))
+        return;
+    gv_progress p = { sizeof p, stage, done, total, now() - s->began };
+    if (job->progress(job->user, &p))
+        gv_fail(&s->run->err, GV_ERR_CANCELLED, "cancelled by the progress callback");
+}
+
+static void stage_end(struct caption_state *s, const char *name, double began)
+{
+    if (s->run->err.code == GV_OK)
+        s->report->stage[s->report->n_stages++] = (struct caption_stage){ name, now() - began };
+}
+
+static bool pin(struct caption_state *s, struct weights *w)
+{
+    return gv_run_ready(s->run) && !gv_weights_pin(w, s->run->device, s->job->stream, &s->run->err);
+}
+
+static void unpin(struct caption_state *s, struct weights *w, bool pinned)
+{
+    if (pinned)
+        gv_weights_unpin(w, s->run->device, s->job->stream, s->job->drop);
+}
+
+/* ---- stages ---- */
+
+static void stage_image(struct caption_state *s)
+{
+    const struct caption_job *job = s->job;
+    const struct vlm         *v = job->model->vlm;
+    double                    began = now();
+    tell(s, "image", 0, job->n_media);
+    bool pinned = pin(s, v->vision);
+    for (int i = 0; i < job->n_media && gv_run_ready(s->run); i++) {
+        s->features[i] = gv_scratch(s->run, GV_F32, 2, DIMS(vlm_tokens(v, job->media[i].grid), v->width));
+        v->model->encode(s->run, v, s->features[i], &job->media[i]);
+        tell(s, "image", i + 1, job->n_media);
+    }
+    unpin(s, v->vision, pinned);
+    stage_end(s, "image", began);
+}
+
+static void stage_prompt(struct caption_state *s)
+{
+    const struct caption_job *job = s->job;
+    const struct vlm         *v = job->model->vlm;
+    const struct vlm_prompt   p = { job->ids, job->n, job->media, s->features, job->n_media };
+    double                    began = now();
+    tell(s, "prompt", 0, job->n);
+    s->logits = gv_scratch(s->run, GV_F32, 2, DIMS(1, v->vocabulary));
+    if (gv_run_ready(s->run) && !gv_lm_state_open(&s->state.lm, s->run->device, job->n + job->max_tokens, &s->run->err))
+        v->model->prefill(s->run, v, &s->state, &p, s->logits);
+    if (s->state.lm.cache)
+        s->report->kept_bytes = gv_cache_bytes(s->state.lm.cache);
+    gv_sync(s->run);
+    tell(s, "prompt", job->n, job->n);
+    stage_end(s, "prompt", began);
+}
+
+static bool is_replacement(const char *at)
+{
+    return !memcmp(at, "\xEF\xBF\xBD", 3);
+}
+
+/* Hand on what is new; with !last, not the replacement characters at its end, which further tokens may turn into a letter. */
+static void hand_on(struct caption_state *s, bool last)
+{
+    const struct caption_job *job = s->job;
+    char                     *text = gv_tokenizer_decode(job->model->tokenizer, s->ids, s->n);
+    if (!text) {
+        gv_run_fail(s->run, GV_ERR_MEMORY, "no memory for the text");
+        return;
+    }
+    free(s->text);
+    s->text = text;
+    size_t end = strlen(text);
+    while (!last && end >= s->told + 3 && is_replacement(text + end - 3))
+        end -= 3;
+    if (end > s->told && job->on_text && job->on_text(job->user, text + s->told, end - s->told))
+        gv_fail(&s->run->err, GV_ERR_CANCELLED, "cancelled by the text callback");
+    s->told = end > s->told ? end : s->told;
+}
+
+static bool next_token(struct caption_state *s)
+{
+    const struct vlm *v = s->job->model->vlm;
+    gv_download(s->run, s->host, s->logits);
+    if (!gv_run_ready(s->run))
+        return false;
+    int32_t id = gv_text_sampler_next(&s->sampler, s->host);
+    if (gv_sample_stops(&v->sample, id)) {
+        s->report->stopped = true;
+        return false;
+    }
+    s->ids[s->n++] = id;
+    hand_on(s, false);
+    tell(s, "text", s->n, s->job->max_tokens);
+    return s->n < s->job->max_tokens;
+}
+
+static void write_text(struct caption_state *s)
+{
+    const struct caption_job *job = s->job;
+    const struct vlm         *v = job->model->vlm;
+    s->host = malloc((size_t)v->vocabulary * sizeof *s->host);
+    s->ids = malloc((size_t)job->max_tokens * sizeof *s->ids);
+    if (!s->host || !s->ids) {
+        gv_run_fail(s->run, GV_ERR_MEMORY, "no memory for a text of %d tokens", job->max_tokens);
+        return;
+    }
+    if (!gv_run_ready(s->run) || gv_text_sampler_open(&s->sampler, v->vocabulary, &job->sample, &s->run->err))
+        return;
+    gv_text_sampler_see(&s->sampler, job->ids, job->n);
+    while (next_token(s))
+        v->model->step(s->run, v, &s->state, s->ids[s->n - 1], s->logits);
+    if (gv_run_ready(s->run))
+        hand_on(s, true);
+    s->report->tokens = s->n;
+}
+
+static void stage_text(struct caption_state *s)
+{
+    const struct vlm *v = s->job->model->vlm;
+    double            began = now();
+    tell(s, "text", 0, s->job->max_tokens);
+    if (dry(s) && gv_run_ready(s->run))
+        v->model->step(s->run, v, &s->state, 0, s->logits);
+    else if (gv_run_ready(s->run))
+        write_text(s);
+    stage_end(s, "text", began);
+}
+
+static void run_stages(struct caption_state *s)
+{
+    struct weights *decoder = s->job->model->vlm->decoder;
+    s->began = now();
+    stage_image(s);
+    bool pinned = pin(s, decoder);
+    stage_prompt(s);
+    stage_text(s);
+    unpin(s, decoder, pinned);
+    s->report->seconds = now() - s->began;
+    gv_lm_state_close(&s->state.lm);
+    gv_text_sampler_close(&s->sampler);
+    free(s->host);
+    free(s->ids);
+}
+
+gv_status gv_pipeline_caption(struct caption_job *job, const atomic_bool *cancel, struct caption_report *report, char **text,
+                              struct error *e)
+{
+    struct device       *d = job->model->engine->device;
+    struct run           r;
+    struct caption_state s = { .job = job, .run = &r, .report = report };
+    TRY(gv_run_open(&r, d, d->compute, report->scratch_bytes, e));
+    r.cancel = cancel;
+    r.stream_weights = job->stream;
+    run_stages(&s);
+    gv_run_close(&r);
+    if (r.err.code) {
+        free(s.text);
+        return gv_fail(e, r.err.code, "%s", r.err.text);
+    }
+    *text = s.text;
+    return GV_OK;
+}
+
+/* ---- what a job will take ---- */
+
+static gv_status dry_run(struct caption_job *job, struct caption_report *out, struct error *e)
+{
+    struct device       *real = job->model->engine->device, *null;
+    struct run           r;
+    struct caption_state s = { .job = job, .run = &r, .report = out };
+    *out = (struct caption_report){ 0 };
+    TRY(gv_device_null(&null, real, e));
+    gv_run_open(&r, null, real->compute, 0, e);
+    r.stream_weights = job->stream;
+    run_stages(&s);
+    out->n_stages = 0;
+    out->scratch_bytes = r.scratch.peak;
+    out->peak_bytes = r.scratch.peak + atomic_load(&null->peak);
+    gv_run_close(&r);
+    gv_device_close(&null);
+    return r.err.code ? gv_fail(e, r.err.code, "%s", r.err.text) : GV_OK;
+}
+
+gv_status gv_caption_plan(struct caption_job *job, struct caption_report *out, struct error *e)
+{
+    const struct device *d = job->model->engine->device;
+    for (int i = 0; i < 3; i++) {
+        job->drop = i > 0;
+        job->stream = i > 1;
+        TRY(dry_run(job, out, e));
+        if (!d->budget || out->peak_bytes <= d->budget)
+            return GV_OK;
+    }
+    return gv_fail(e, GV_ERR_MEMORY,
+                   "%lld tokens of prompt and %d of text need %zu MiB even with streamed weights (%zu MiB scratch, %zu MiB "
+                   "keys and values); "
+                   "the budget of device %s is %zu MiB",
+                   (long long)job->n, job->max_tokens, out->peak_bytes >> 20, out->scratch_bytes >> 20, out->kept_bytes >> 20,
+                   d->name, d->budget >> 20);
+}

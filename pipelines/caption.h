@@ -1,0 +1,59 @@
+/* Pictures and a question to text: the stages in their order. A job is a request with every default filled in, every range
+ * checked, the pictures read and the prompt as ids; the same stages run on the null device to learn what the job will take. */
+#ifndef GV_PIPELINES_CAPTION_H
+#define GV_PIPELINES_CAPTION_H
+
+#include "pipelines/engine.h"
+#include "vision/vlm.h"
+
+enum {
+    GV_CAPTION_MEDIA = 64,
+    GV_CAPTION_TOKENS = 256
+}; /* pictures of a request at most; tokens of a text when it names none */
+
+struct caption_job {
+    gv_model          *model;
+    struct vlm_media  *media; /* their patches too: owned */
+    int                n_media;
+    int32_t           *ids; /* of the prompt, a placeholder for each picture token; owned */
+    int64_t            n, picture_tokens;
+    int                max_tokens;
+    struct sample_opts sample;
+    bool               drop, stream; /* how weights are held, as struct residency; from gv_caption_plan */
+
+    gv_text_fn     on_text; /* either may be absent */
+    gv_progress_fn progress;
+    void          *user;
+};
+
+/* Errors: ARGUMENT (fields; a context that overflows, with the arithmetic), IO, FORMAT, UNSUPPORTED, MEMORY. */
+gv_status gv_caption_job_open(struct caption_job *job, const gv_caption_request *q, struct error *e);
+void      gv_caption_job_close(struct caption_job *job);
+
+struct caption_stage {
+    const char *name;
+    double      seconds;
+};
+struct caption_report {
+    struct caption_stage stage[4]; /* "image", "prompt", "text" */
+    int                  n_stages;
+    double               seconds;
+    size_t               peak_bytes, scratch_bytes, kept_bytes; /* kept: keys and values */
+    int                  tokens;                                /* of the text */
+    bool                 stopped;                               /* by a stop id, not by max_tokens */
+};
+
+/* Dry runs on the null device until one fits the budget. Errors: MEMORY, with the arithmetic. */
+gv_status gv_caption_plan(struct caption_job *job, struct caption_report *out, struct error *e);
+/* The stages. *text: the whole text, freed with free(); report->scratch_bytes: from gv_caption_plan. */
+gv_status gv_pipeline_caption(struct caption_job *job, const atomic_bool *cancel, struct caption_report *report, char **text,
+                              struct error *e);
+
+/* A checkpoint of vision/ becomes a model: its parts, its tokenizer, and a look at its chat template, which has to be of the
+ * one format that is built in. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+gv_status gv_caption_model_open(gv_model *m, struct error *e);
+/* What gv_model_describe says of it; freed with free(). */
+char *gv_caption_model_json(const gv_model *m);
+char *gv_caption_report_json(const struct caption_job *job, const struct caption_report *p);
+
+#endif
