@@ -10,7 +10,7 @@ CMAKE_FLAGS ?=
 JOBS        ?= $(shell nproc)
 RANDOM_MODEL = build/demo-model
 
-.PHONY: all packages build demo test install clean
+.PHONY: all packages build demo test test-training install clean
 all: build
 
 packages:
@@ -39,6 +39,10 @@ test: build
 	@status=0; ctest --test-dir build --output-on-failure --no-tests=error --parallel $(JOBS) --output-log build/ctest.log || status=1; \
 	awk '/^\[  PASSED  \]/ { n += $$4 } END { print n + 0 " checks passed inside the programs" }' build/Testing/Temporary/LastTest.log; \
 	awk '/% tests passed/ { print $$NF - $$4 " passed, " $$4 " failed" }' build/ctest.log; exit $$status
+
+# Every trainer on the CPU with the mini pack, a few steps each. Needs Python with PyTorch; not part of `make test`.
+test-training:
+	@sh assets/training/test.sh
 
 install: build
 	@cmake --install build
