@@ -460,7 +460,7 @@ static void check_copy(struct ctx *c)
         dim[i] = pick(c, 1, rank > 3 ? 12 : 40);
     struct tensor src = twisted(c, from, rank, dim, true), dst = coin(c) ? twisted(c, to, rank, dim, false) : filled(c, to, rank, dim, false);
     const int64_t n = gv_tensor_count(src);
-    double       *want = calloc((size_t)n, sizeof *want), *got = calloc((size_t)n, sizeof *got);
+    double       *want = calloc((size_t)n, sizeof *want);
 
     snprintf(c->what, sizeof c->what, "rank %d, %s to %s", rank, gv_dtype_info(from)->name, gv_dtype_info(to)->name);
     gv_copy(&c->run, dst, src);
@@ -474,7 +474,7 @@ static void check_copy(struct ctx *c)
         ((float *)seen.data)[i] = gv_load(dst.data, to, offset_of(dst, i));
     }
     compare(c, seen, want, EXACT, 0);
-    free(want), free(got);
+    free(want);
 }
 
 static void check_fill(struct ctx *c)
@@ -884,7 +884,7 @@ static double median(double *v, int n)
 
 /* Medians of ours, and of what ran beside it in turn, so that a busy machine disturbs both alike. */
 struct timing {
-    double ours, best, yardstick, peak; /* seconds, seconds, theirs / ours, our share of the peak */
+    double ours, yardstick, peak; /* seconds, theirs / ours, our share of the peak */
 };
 
 struct rival;
@@ -917,7 +917,6 @@ static struct timing repeat(void (*fn)(struct ctx *c, void *arg), struct ctx *c,
     struct timing r = { .yardstick = rival ? median(ratio, n) : 0, .peak = median(share, n) };
 
     r.ours = median(t, n);
-    r.best = t[0];
     return r;
 }
 
