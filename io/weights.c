@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <jansson.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -18,6 +19,9 @@ enum { MAX_SHARDS = 1000, MAX_INDEX_BYTES = 64 << 20 };
 struct checkpoint {
     char              *path; /* of the single file or the index */
     atomic_int         users;
+    const char        *prefix; /* of every name in the files; static */
+    gv_name_map        map;    /* NULL: the names are ours */
+    int                map_param;
     int                n;
     struct tensor_file shard[];
 };
@@ -79,6 +83,7 @@ static struct checkpoint *checkpoint_new(const char *path, size_t shards, struct
         return NULL;
     }
     atomic_init(&c->users, 1);
+    c->prefix = "";
     return c;
 }
 
@@ -113,6 +118,17 @@ gv_status gv_checkpoint_open(struct checkpoint **out, const char *dir, const cha
     return status;
 }
 
+gv_status gv_checkpoint_open_file(struct checkpoint **out, const char *path, struct error *e)
+{
+    struct checkpoint *c = *out = checkpoint_new(path, 1, e);
+    gv_status          status = c ? gv_tensor_file_open(&c->shard[0], path, NULL, e) : GV_ERR_MEMORY;
+    if (status && c)
+        gv_checkpoint_close(out);
+    else if (!status)
+        c->n = 1;
+    return status;
+}
+
 struct checkpoint *gv_checkpoint_share(struct checkpoint *c)
 {
     atomic_fetch_add(&c->users, 1);
@@ -134,14 +150,60 @@ void gv_checkpoint_close(struct checkpoint **c)
     *c = NULL;
 }
 
-const struct st_entry *gv_checkpoint_find(const struct checkpoint *c, const char *name)
+static const struct st_entry *find_stored(const struct checkpoint *c, const char *prefix, const char *name)
 {
+    char full[512];
+    if ((size_t)snprintf(full, sizeof full, "%s%s", prefix, name) >= sizeof full)
+        return NULL;
     for (int i = 0; i < c->n; i++) {
-        const struct st_entry *t = gv_tensor_file_find(&c->shard[i], name);
+        const struct st_entry *t = gv_tensor_file_find(&c->shard[i], full);
         if (t)
             return t;
     }
     return NULL;
+}
+
+/* The tensor that holds ours, and which part of its rows. */
+static const struct st_entry *find_named(const struct checkpoint *c, const char *name, struct stored_name *as)
+{
+    as->part = 0;
+    as->parts = 1;
+    const struct st_entry *t = find_stored(c, c->prefix, name);
+    return t || !c->map || !c->map(as, name, c->map_param) ? t : find_stored(c, c->prefix, as->text);
+}
+
+const struct st_entry *gv_checkpoint_find(const struct checkpoint *c, const char *name)
+{
+    struct stored_name as;
+    return find_named(c, name, &as);
+}
+
+void gv_checkpoint_rename(struct checkpoint *c, gv_name_map map, int param)
+{
+    c->map = map;
+    c->map_param = param;
+}
+
+bool gv_checkpoint_strip(struct checkpoint *c, const char *probe)
+{
+    /* ComfyUI's, the VAE's and text encoder's of single files, and trainers': of two generators, the averaged one */
+    static const char *const prefixes[] = { "",
+                                            "model.diffusion_model.",
+                                            "diffusion_model.",
+                                            "first_stage_model.",
+                                            "vae.",
+                                            "text_encoders.umt5xxl.transformer.",
+                                            "generator_ema.model.",
+                                            "generator_ema.",
+                                            "generator.model.",
+                                            "generator.",
+                                            "model." };
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (find_stored(c, prefixes[i], probe)) {
+            c->prefix = prefixes[i];
+            return true;
+        }
+    return false;
 }
 
 const char *gv_checkpoint_path(const struct checkpoint *c)
@@ -160,10 +222,11 @@ size_t gv_checkpoint_bytes(const struct checkpoint *c)
 /* ---- weights: layers of bound rows ---- */
 
 struct bound {
-    const struct st_entry *source;
-    size_t                 offset; /* of the struct tensor in its layer */
-    enum weight_form       form;
-    size_t                 bytes; /* on the device; 0: used where it is mapped */
+    struct st_entry  source; /* or the rows of it that are meant */
+    float            scale;  /* of an F8 tensor */
+    size_t           offset; /* of the struct tensor in its layer */
+    enum weight_form form;
+    size_t           bytes; /* on the device; 0: used where it is mapped */
 };
 
 struct layer {
@@ -266,7 +329,7 @@ static struct tensor final_tensor(const struct weights *w, const struct st_entry
         count *= t->dim[i];
     switch (form) {
     case FORM_VECTOR: dim[0] = count; return gv_tensor(NULL, GV_F32, 1, dim);
-    case FORM_TABLE: return gv_tensor(NULL, t->type, 2, t->dim);
+    case FORM_TABLE: return gv_tensor(NULL, t->type == GV_F8E4M3 ? GV_F32 : t->type, 2, t->dim);
     case FORM_LINEAR:
     case FORM_LINEAR_F32:
         dim[0] = t->dim[0], dim[1] = t->dim[0] ? count / t->dim[0] : 0;
@@ -301,6 +364,37 @@ static gv_status misfit(const struct weights *w, const struct st_entry *t, const
                    gv_tensor_shape_text(f, found, sizeof found), want);
 }
 
+/* One of `parts` equal runs of rows. */
+static struct st_entry rows_of(const struct st_entry *t, const struct stored_name *as)
+{
+    struct st_entry v = *t;
+    if (as->parts > 1 && t->rank && t->dim[0] % as->parts == 0) {
+        v.dim[0] /= as->parts;
+        v.bytes /= (size_t)as->parts;
+        v.data = (const unsigned char *)t->data + (size_t)as->part * v.bytes;
+    }
+    return v;
+}
+
+/* Scaled F8 files keep a number beside each weight: NAME.scale_weight, for values of NAME.weight. Plain ones have none. */
+static gv_status read_scale(const struct weights *w, const struct st_entry *t, float *scale, struct error *e)
+{
+    static const char suffix[] = ".weight";
+    size_t            n = strlen(t->name), stem = n - (sizeof suffix - 1);
+    char              name[512];
+    *scale = 1;
+    if (t->type != GV_F8E4M3 || n < sizeof suffix || strcmp(t->name + stem, suffix) || n + 16 > sizeof name)
+        return GV_OK;
+    snprintf(name, sizeof name, "%.*s.scale_weight", (int)stem, t->name);
+    const struct st_entry *s = find_stored(w->checkpoint, "", name);
+    if (!s)
+        return GV_OK;
+    if (s->type != GV_F32 || s->bytes != sizeof *scale)
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s: tensor %s is not one F32 number", gv_checkpoint_path(w->checkpoint), name);
+    memcpy(scale, s->data, sizeof *scale);
+    return GV_OK;
+}
+
 static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix, const struct weight_row *row,
                           const int64_t *sizes, struct error *e)
 {
@@ -309,7 +403,8 @@ static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix
     snprintf(name, sizeof name, "%s%s", prefix, row->name);
     wanted_shape(row, sizes, dim);
     struct tensor         *out = (struct tensor *)(void *)((char *)l->base + row->offset);
-    const struct st_entry *t = gv_checkpoint_find(w->checkpoint, name);
+    struct stored_name     as;
+    const struct st_entry *t = find_named(w->checkpoint, name, &as);
     *out = (struct tensor){ 0 };
     if (!t && row->optional)
         return GV_OK;
@@ -318,14 +413,17 @@ static gv_status bind_row(struct weights *w, struct layer *l, const char *prefix
         return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s is missing, wanted %s", gv_checkpoint_path(w->checkpoint), name,
                        gv_tensor_shape_text(gv_tensor(NULL, GV_F32, row->rank, dim), want, sizeof want));
     }
+    const struct st_entry view = rows_of(t, &as);
+    t = &view;
     if (!shape_fits(t, row->rank, dim, row->form))
         return misfit(w, t, name, row->rank, dim, e);
-    if (t->type != GV_F32 && t->type != GV_BF16 && t->type != GV_F16)
-        return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s has type %s; F32, BF16 and F16 are read",
+    if (t->type != GV_F32 && t->type != GV_BF16 && t->type != GV_F16 && t->type != GV_F8E4M3)
+        return gv_fail(e, GV_ERR_MODEL, "%s: tensor %s has type %s; F32, BF16, F16 and F8_E4M3 are read",
                        gv_checkpoint_path(w->checkpoint), name, gv_dtype_info(t->type)->name);
     *out = final_tensor(w, t, row->form);
     struct bound *b = &l->row[l->n++];
-    *b = (struct bound){ .source = t, .offset = row->offset, .form = row->form };
+    *b = (struct bound){ .source = view, .offset = row->offset, .form = row->form };
+    TRY(read_scale(w, t, &b->scale, e));
     b->bytes = aligned(w->device->ops->prepared_bytes(w->device, out, use_of(row->form)));
     l->bytes += b->bytes;
     return GV_OK;
@@ -369,20 +467,48 @@ static void conv_to_channels_last(unsigned char *dst, const unsigned char *src, 
                 memcpy(dst, src + (size_t)((o * channels + c) * taps + k) * bytes, bytes);
 }
 
+/* E4M3: no infinities; all ones is NaN. */
+static float from_f8(unsigned char v)
+{
+    int   exponent = v >> 3 & 15, fraction = v & 7;
+    float x = exponent ? ldexpf((float)(8 + fraction), exponent - 10) : ldexpf((float)fraction, -9);
+    if ((v & 127) == 127)
+        x = NAN;
+    return v & 128 ? -x : x;
+}
+
+static void expand_f8(float *dst, const unsigned char *src, size_t n, float scale)
+{
+    float value[256];
+    for (int i = 0; i < 256; i++)
+        value[i] = from_f8((unsigned char)i) * scale;
+    for (size_t i = 0; i < n; i++)
+        dst[i] = value[src[i]];
+}
+
 static gv_status prepare_row(const struct weights *w, const struct bound *b, struct tensor *out, void *memory, struct error *e)
 {
     struct tensor src = *out, want = *out;
-    void         *reordered = NULL;
-    src.type = b->source->type;
-    src.data = (void *)(uintptr_t)b->source->data; /* read only */
+    const bool    f8 = b->source.type == GV_F8E4M3;
+    const size_t  bytes = b->source.bytes * (f8 ? sizeof(float) : 1);
+    void         *expanded = f8 ? malloc(bytes + 1) : NULL, *reordered = b->form == FORM_CONV ? malloc(bytes + 1) : NULL;
+    gv_status     status = GV_OK;
+    src.type = f8 ? GV_F32 : b->source.type;
+    src.data = (void *)(uintptr_t)b->source.data; /* read only */
     src.packed = false;
-    if (b->form == FORM_CONV) {
-        if (!(reordered = malloc(b->source->bytes + 1)))
-            return gv_fail(e, GV_ERR_MEMORY, "no memory to reorder tensor %s", b->source->name);
-        conv_to_channels_last(reordered, b->source->data, &want, (size_t)gv_dtype_info(src.type)->bytes);
+    if ((f8 && !expanded) || (b->form == FORM_CONV && !reordered))
+        status = gv_fail(e, GV_ERR_MEMORY, "no memory to convert tensor %s", b->source.name);
+    if (!status && f8) {
+        expand_f8(expanded, b->source.data, b->source.bytes, b->scale);
+        src.data = expanded;
+    }
+    if (!status && reordered) {
+        conv_to_channels_last(reordered, src.data, &want, (size_t)gv_dtype_info(src.type)->bytes);
         src.data = reordered;
     }
-    gv_status status = w->device->ops->prepare(w->device, memory, src, want.type, use_of(b->form), out, e);
+    if (!status)
+        status = w->device->ops->prepare(w->device, memory, src, want.type, use_of(b->form), out, e);
+    free(expanded);
     free(reordered);
     return status;
 }

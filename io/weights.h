@@ -18,9 +18,23 @@
 struct checkpoint;
 struct st_entry;
 
+/* Where another layout keeps one of our tensors: its name there, and which of so many equal parts of its rows. */
+struct stored_name {
+    char text[256];
+    int  part, parts; /* 0 of 1: all of it */
+};
+typedef bool (*gv_name_map)(struct stored_name *out, const char *name, int param); /* false: no name there */
+
 /* dir/stem.safetensors, or the shards of dir/stem.safetensors.index.json. A missing shard is named.
  * Errors: IO, MODEL, MEMORY. */
 gv_status              gv_checkpoint_open(struct checkpoint **out, const char *dir, const char *stem, struct error *e);
+/* One file, its format told from its content. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+gv_status gv_checkpoint_open_file(struct checkpoint **out, const char *path, struct error *e);
+/* Before binding and sharing: names that are not found are asked for by map's answer as well. param goes to map. */
+void gv_checkpoint_rename(struct checkpoint *c, gv_name_map map, int param);
+/* Before binding and sharing: finds which prefix of those in use ("model.diffusion_model.", "generator_ema.model.") the names
+ * have, by one that must be there, and strips it from then on. False: `probe` is there with no known prefix. */
+bool                   gv_checkpoint_strip(struct checkpoint *c, const char *probe);
 struct checkpoint     *gv_checkpoint_share(struct checkpoint *c); /* one more owner; each closes */
 void                   gv_checkpoint_close(struct checkpoint **c);
 const struct st_entry *gv_checkpoint_find(const struct checkpoint *c, const char *name); /* NULL if absent */

@@ -25,6 +25,7 @@ struct video_defaults {
     int    text_length; /* tokens after padding */
     int    width, height, frames, steps;
     double fps, guidance, shift;
+    double shift_480p; /* of a clip from a picture at 832 x 480 or 480 x 832; 0: shift */
     int    causal_block, causal_window, causal_sink, causal_steps; /* block 0: the model does not generate causally */
 };
 
@@ -42,6 +43,7 @@ struct gv_model {
     struct sampler_config sampler;
     char                  schedule[32]; /* of the model's own solver */
     bool                  known_first;  /* image to video by known tokens at t = 0 */
+    bool                  wan_rules;    /* pictures as Wan's own code takes them: torch's bicubic, no crop for CLIP */
     bool                  trained;      /* false: genvid.json says that the weights are random */
     struct video_defaults defaults;
     char                 *words_json; /* the vocabulary of genvid.json, or NULL */
@@ -54,7 +56,8 @@ struct gv_session {
     char        *report; /* JSON of the last render, or NULL */
 };
 
-/* Opens every part of the diffusers directory, or the vision-language checkpoint, at path. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+/* Opens every part of the model at path: a diffusers directory, a directory of Wan's own, a file of its transformer with the
+ * other parts beside it, or a vision-language checkpoint. Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
 gv_status gv_model_open(gv_model **out, gv_engine *engine, const char *path, struct error *e);
 void      gv_model_close(gv_model **m);
 

@@ -183,6 +183,9 @@ static gv_status settle_solver(struct video_job *job, const gv_video_request *q,
     if (schedule)
         job->schedule_name = schedule;
     job->steps = q->steps ? q->steps : preset.steps;
+    const struct video_defaults *d = &m->defaults;
+    if (d->shift_480p > 0 && job->width * job->height == 832 * 480 && preset.shift == d->shift)
+        preset.shift = d->shift_480p;
     job->shift = q->shift != 0 ? q->shift : preset.shift;
     TRY(in_range("steps", job->steps, 1, GV_MAX_STEPS, e));
     TRY(in_range("shift", job->shift, 0.01, 100, e));

@@ -1,11 +1,15 @@
-/* A diffusers directory → the parts of a video model and its defaults; a directory without model_index.json may be a captioning
- * model (caption_job.c). model_index.json says which parts there are; what the
- * ecosystem's files cannot say (text length, default size, steps) stands in genvid.json beside it, where there is one. */
+/* A checkpoint → the parts of a video model and its defaults. A diffusers directory's
+ * model_index.json says which parts there are; any other directory is searched for files that hold Wan's own names, whatever
+ * the files are called, and follows Wan's own rules. What the ecosystem's files cannot say (text length, default size, steps)
+ * stands in genvid.json beside it, where there is one. One with the config of a captioning model is that
+ * (caption_job.c). */
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "diffusion/layout_wan.h"
 #include "pipelines/caption.h"
 #include "pipelines/engine.h"
 #include "vision/models.h"
@@ -112,12 +116,12 @@ static gv_status read_sidecar_fields(gv_model *m, const struct json_view *v)
     return gv_json_done(v);
 }
 
-static gv_status read_sidecar(gv_model *m, struct error *e)
+static gv_status read_sidecar(gv_model *m, const char *dir, struct error *e)
 {
     char        path[PATH];
     struct stat info;
     json_t     *root;
-    TRY(join(path, m->path, "genvid.json", e));
+    TRY(join(path, dir, "genvid.json", e));
     if (stat(path, &info))
         return GV_OK;
     TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, e));
@@ -191,11 +195,211 @@ static gv_status check_fit(const gv_model *m, struct error *e)
     return GV_OK;
 }
 
+/* ---- Wan's own layout ---- */
+
+struct original {
+    gv_model          *m;
+    char               dir[PATH];
+    json_t            *config; /* config.json of the transformer, or NULL */
+    struct checkpoint *file;   /* the one that is being looked at */
+};
+
+static bool is_folder(const char *path)
+{
+    struct stat info;
+    return !stat(path, &info) && S_ISDIR(info.st_mode);
+}
+
+/* The open takes the checkpoint over; a second file of a part that is there already is passed over. */
+static gv_status take_part(struct original *o, enum wan_part part, struct error *e)
+{
+    gv_model          *m = o->m;
+    struct device     *d = m->engine->device;
+    struct checkpoint *c = o->file;
+    o->file = NULL;
+    if (part == WAN_DIT && !m->dit)
+        return gv_wan_dit_open(&m->dit, c, o->config, d, d->compute, e);
+    if (part == WAN_VAE && !m->vae)
+        return gv_wan_vae_open(&m->vae, c, d, d->compute, e);
+    if (part == WAN_TEXT && !m->text)
+        return gv_wan_text_open(&m->text, c, d, d->compute, e);
+    if (part == WAN_IMAGE && !m->image)
+        return gv_wan_image_open(&m->image, c, o->config, d, d->compute, e);
+    gv_checkpoint_close(&c);
+    return GV_OK;
+}
+
+static gv_status take_file(struct original *o, const char *path, enum wan_part wanted, struct error *e)
+{
+    enum wan_part part;
+    TRY(gv_checkpoint_open_file(&o->file, path, e));
+    TRY(gv_wan_part(o->file, &part, e));
+    if (wanted != WAN_NONE && part != wanted)
+        return gv_fail(e, GV_ERR_MODEL, "%s does not hold Wan's transformer", path);
+    return take_part(o, part, e);
+}
+
+static bool ends_in(const char *name, const char *end)
+{
+    size_t n = strlen(name), k = strlen(end);
+    return n > k && !strcmp(name + n - k, end);
+}
+
+/* Every file that may hold tensors, in the order of names. */
+static gv_status take_folder(struct original *o, struct error *e)
+{
+    struct dirent **list;
+    int             n = scandir(o->dir, &list, NULL, alphasort);
+    gv_status       status = n < 0 ? gv_fail(e, GV_ERR_IO, "%s cannot be read", o->dir) : GV_OK;
+    for (int i = 0; i < n; i++) {
+        const char *name = list[i]->d_name;
+        char        path[PATH];
+        if (!status && strncmp(name, "diffusion_pytorch_model", 23) &&
+            (ends_in(name, ".safetensors") || ends_in(name, ".pth") || ends_in(name, ".pt"))) {
+            status = join(path, o->dir, name, e);
+            if (!status)
+                status = take_file(o, path, WAN_NONE, e);
+            gv_checkpoint_close(&o->file);
+        }
+        free(list[i]);
+    }
+    if (n >= 0)
+        free(list);
+    return status;
+}
+
+static gv_status take_transformer(struct original *o, struct error *e)
+{
+    char          path[PATH];
+    struct stat   info;
+    enum wan_part part;
+    TRY(join(path, o->dir, "config.json", e));
+    if (!stat(path, &info))
+        TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, &o->config, e));
+    if (!is_folder(o->m->path))
+        return take_file(o, o->m->path, WAN_DIT, e);
+    TRY(join(path, o->dir, "high_noise_model", e));
+    if (is_folder(path))
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s (a model of two experts) is not supported", path);
+    TRY(join(path, o->dir, "diffusion_pytorch_model.safetensors", e));
+    if (stat(path, &info)) {
+        TRY(join(path, o->dir, "diffusion_pytorch_model.safetensors.index.json", e));
+        if (stat(path, &info))
+            return GV_OK; /* under some other name, perhaps */
+    }
+    TRY(gv_checkpoint_open(&o->file, o->dir, "diffusion_pytorch_model", e));
+    TRY(gv_wan_part(o->file, &part, e));
+    if (part != WAN_DIT)
+        return gv_fail(e, GV_ERR_MODEL, "%s does not hold Wan's transformer", path);
+    return take_part(o, part, e);
+}
+
+static gv_status check_parts(const gv_model *m, struct error *e)
+{
+    const char *missing = !m->dit ? "transformer" : !m->vae ? "VAE" : !m->text ? "text encoder" : NULL;
+    if (missing)
+        return gv_fail(e, GV_ERR_MODEL, "%s: it has no model_index.json, and no file in Wan's own layout holds a %s", m->path,
+                       missing);
+    return GV_OK;
+}
+
+static gv_status open_tokenizer(const struct original *o, struct error *e)
+{
+    static const char *const places[] = { "google/umt5-xxl", "tokenizer" };
+    char                     path[PATH];
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        TRY(join(path, o->dir, places[i], e));
+        if (is_folder(path))
+            return gv_tokenizer_open(&o->m->tokenizer, path, e);
+    }
+    return gv_fail(e, GV_ERR_MODEL, "%s holds neither google/umt5-xxl nor tokenizer", o->dir);
+}
+
+static gv_status open_original_parts(struct original *o, struct error *e)
+{
+    gv_model *m = o->m;
+    TRY(take_transformer(o, e));
+    TRY(take_folder(o, e));
+    TRY(check_parts(m, e));
+    TRY(open_tokenizer(o, e));
+    bool from_picture = m->dit->config.in_channels != m->dit->config.out_channels;
+    snprintf(m->pipeline, sizeof m->pipeline, "%s", from_picture ? "WanImageToVideoPipeline" : "WanPipeline");
+    m->wan_rules = true;
+    m->sampler = (struct sampler_config){ .solver = "unipc", .order = 2 };
+    snprintf(m->schedule, sizeof m->schedule, "wan-unipc");
+    m->defaults.shift = 5; /* generate.py's defaults */
+    m->defaults.shift_480p = from_picture ? 3 : 0;
+    return GV_OK;
+}
+
+static gv_status open_original(gv_model *m, struct error *e)
+{
+    struct original o = { .m = m };
+    char           *slash;
+    if ((size_t)snprintf(o.dir, sizeof o.dir, "%s", m->path) >= sizeof o.dir)
+        return gv_fail(e, GV_ERR_IO, "%.200s: the path is too long: %zu bytes", m->path, strlen(m->path));
+    if (!is_folder(m->path)) {
+        slash = strrchr(o.dir, '/');
+        snprintf(slash ? slash : o.dir, 2, "%s", slash == o.dir ? "/" : slash ? "" : ".");
+    }
+    gv_status status = open_original_parts(&o, e);
+    gv_checkpoint_close(&o.file);
+    json_decref(o.config);
+    if (!status)
+        status = read_sidecar(m, o.dir, e);
+    if (m->defaults.shift < 5 || m->defaults.shift > 5) /* the sidecar's own, for every size */
+        m->defaults.shift_480p = 0;
+    return status ? status : check_fit(m, e);
+}
+
+/* transformers' configs, which a captioning model has, spell every one of these otherwise. */
+static bool is_wan_config(const char *path)
+{
+    struct error unused = { 0 };
+    json_t      *root;
+    if (gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, &unused))
+        return false;
+    bool is = json_object_get(root, "_class_name") || json_object_get(root, "dim") || json_object_get(root, "num_heads");
+    json_decref(root);
+    return is;
+}
+
+/* A directory without model_index.json that has something of Wan's own, or a file. */
+static bool is_original(const char *path)
+{
+    char           index[PATH];
+    struct stat    info;
+    struct dirent *d;
+    bool           found = false;
+    if (stat(path, &info))
+        return false;
+    if (!S_ISDIR(info.st_mode))
+        return true;
+    if ((size_t)snprintf(index, sizeof index, "%s/model_index.json", path) >= sizeof index || !stat(index, &info))
+        return false;
+    if ((size_t)snprintf(index, sizeof index, "%s/config.json", path) < sizeof index && !stat(index, &info) &&
+        !is_wan_config(index))
+        return false;
+    DIR *folder = opendir(path);
+    while (folder && (d = readdir(folder)))
+        found = found || ends_in(d->d_name, ".safetensors") || ends_in(d->d_name, ".pth") || ends_in(d->d_name, ".pt") ||
+                !strcmp(d->d_name, "high_noise_model");
+    if (folder)
+        closedir(folder);
+    return found;
+}
+
 static gv_status open_all(gv_model *m, struct error *e)
 {
     char    path[PATH];
     json_t *root;
     bool    image = false;
+    /* Wan's own: 480p, 81 frames at 16 a second (wan.md's table of defaults, diffusers' pipeline signature) */
+    m->defaults = (struct video_defaults){
+        .text_length = 512, .width = 832, .height = 480, .frames = 81, .steps = 50, .fps = 16, .guidance = 5
+    };
+    if (is_original(m->path))
+        return open_original(m, e);
     if (gv_vlm_detect(m->path))
         return gv_caption_model_open(m, e);
     TRY(join(path, m->path, "model_index.json", e));
@@ -205,12 +409,8 @@ static gv_status open_all(gv_model *m, struct error *e)
     json_decref(root);
     if (status)
         return status;
-    /* Wan's own: 480p, 81 frames at 16 a second (wan.md's table of defaults, diffusers' pipeline signature) */
-    m->defaults = (struct video_defaults){
-        .text_length = 512, .width = 832, .height = 480, .frames = 81, .steps = 50, .fps = 16, .guidance = 5
-    };
     TRY(read_scheduler(m, e));
-    TRY(read_sidecar(m, e));
+    TRY(read_sidecar(m, m->path, e));
     TRY(open_parts(m, image, e));
     return check_fit(m, e);
 }

@@ -135,7 +135,7 @@ static void stage_text(struct video_state *v)
 
 /* ---- image ---- */
 
-/* The picture at the clip's size, as Pillow's LANCZOS gives it, in [-1, 1]: f32 [1, H, W, 3]. */
+/* The picture at the clip's size, as Pillow's LANCZOS or, in Wan's own code, torch's bicubic gives it, in [-1, 1]: f32 [1, H, W, 3]. */
 static struct tensor picture_pixels(struct video_state *v)
 {
     struct run             *r = v->run;
@@ -149,7 +149,8 @@ static struct tensor picture_pixels(struct video_state *v)
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
         return t;
     }
-    if (!gv_image_resize(host, job->width, job->height, &job->first, RESIZE_LANCZOS, &r->err))
+    const enum resize_kind kind = job->model->wan_rules ? RESIZE_TORCH_BICUBIC : RESIZE_LANCZOS;
+    if (!gv_image_resize(host, job->width, job->height, &job->first, kind, &r->err))
         for (int64_t i = 0; i < n; i++)
             host[i] = host[i] / 255 * 2 - 1;
     gv_upload(r, t, host);
@@ -198,16 +199,19 @@ static void encode_channels(struct video_state *v)
     arena_release(&r->scratch, mark0);
 }
 
-/* Shortest edge to the tower's size, centre crop, normalise: CLIPImageProcessor. f32 host [size, size, 3]. */
-static gv_status clip_pixels(float *out, const struct image_encoder *m, const struct image *im, struct error *e)
+/* Shortest edge to the tower's size, centre crop, normalise: CLIPImageProcessor. Wan's own code takes the whole picture
+ * straight to the tower's square. f32 host [size, size, 3]. */
+static gv_status clip_pixels(float *out, const struct image_encoder *m, const struct image *im, bool wan, struct error *e)
 {
     int size = m->size, wide = im->width > im->height;
-    int w = wide ? (int)((int64_t)size * im->width / im->height) : size,
-        h = wide ? size : (int)((int64_t)size * im->height / im->width);
+    int w = wan    ? size
+            : wide ? (int)((int64_t)size * im->width / im->height)
+                   : size,
+        h = wan || wide ? size : (int)((int64_t)size * im->height / im->width);
     float *all = malloc((size_t)w * (size_t)h * 3 * sizeof *all);
     if (!all)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the picture");
-    gv_status status = gv_image_resize(all, w, h, im, RESIZE_PIL_BICUBIC, e);
+    gv_status status = gv_image_resize(all, w, h, im, wan ? RESIZE_TORCH_BICUBIC : RESIZE_PIL_BICUBIC, e);
     int       left = (w - size) / 2, top = (h - size) / 2;
     for (int y = 0; !status && y < size; y++)
         for (int x = 0; x < size; x++)
@@ -231,7 +235,7 @@ static void encode_clip(struct video_state *v)
     if (!host)
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
     else if (!dry(r) && gv_run_ready(r))
-        clip_pixels(host, m, &job->first, &r->err);
+        clip_pixels(host, m, &job->first, job->model->wan_rules, &r->err);
     gv_upload(r, pixels, host);
     gv_sync(r);
     if (gv_run_ready(r))

@@ -383,7 +383,7 @@ static void weights_of_whole_numbers_are_refused(void **state)
         .name = (char[]){ "layer.1.bias" }, .type = GV_I32, .rank = 1, .dim = { M }, .data = data, .bytes = sizeof data
     };
     assert_int_equal(gv_safetensors_write(in_folder("fit.safetensors"), &t, 1, NULL), GV_OK);
-    refuse_row(&rows[0], "has type I32; F32, BF16 and F16 are read");
+    refuse_row(&rows[0], "has type I32; F32, BF16, F16 and F8_E4M3 are read");
 }
 
 static void a_vector_may_carry_sizes_of_one(void **state)
