@@ -282,6 +282,7 @@ static int dry_run(struct video *v)
     printf("steps     %d over %lld tokens\n", e.steps, (long long)e.tokens);
     printf("work      %.3g TFLOP\n", e.flops / 1e12);
     printf("memory    %s, of these %s weights\n", memory, weights);
+    printf("seed      %lld\n", (long long)v->args->seed);
     printf("output    %s\n", v->output);
     return EXIT_OK;
 }
