@@ -45,26 +45,30 @@ static struct checkpoint *folder_take(struct folder *f)
     return c;
 }
 
-static gv_status unknown(const struct folder *f, const char *field, const char *found, const char *known)
+/* Which of the n names the config's field says; -1 after a failure that lists them. */
+static int family(const struct folder *f, const char *field, const char *const *names, size_t n)
 {
-    return gv_json_fail(&f->config, field, found[0] ? GV_ERR_UNSUPPORTED : GV_ERR_MODEL, "is \"%s\"; this build reads %s",
-                        found, known);
+    const char *kind = gv_json_string(&f->config, field, "");
+    char        known[512] = "";
+    for (size_t i = 0; i < n; i++) {
+        if (!strcmp(names[i], kind))
+            return (int)i;
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names[i]);
+    }
+    gv_json_fail(&f->config, field, kind[0] ? GV_ERR_UNSUPPORTED : GV_ERR_MODEL, "is \"%s\"; this build reads %s", kind, known);
+    return -1;
 }
 
 gv_status gv_dit_open(struct dit **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
 {
     struct folder f;
+    const char   *names[COUNT(dits)];
     *out = NULL;
     TRY(folder_open(&f, dir, "diffusion_pytorch_model", e));
-    const char *kind = gv_json_string(&f.config, "_class_name", "");
-    gv_status   status = GV_OK;
-    size_t      i = 0;
-    while (i < COUNT(dits) && strcmp(dits[i]->class_name, kind))
-        i++;
-    if (i == COUNT(dits))
-        status = unknown(&f, "_class_name", kind, "WanTransformer3DModel");
-    else
-        status = dits[i]->open(out, &f.config, folder_take(&f), d, compute, e);
+    for (size_t i = 0; i < COUNT(dits); i++)
+        names[i] = dits[i]->class_name;
+    int       k = family(&f, "_class_name", names, COUNT(dits));
+    gv_status status = k < 0 ? e->code : dits[k]->open(out, &f.config, folder_take(&f), d, compute, e);
     folder_close(&f);
     return status;
 }
@@ -72,17 +76,13 @@ gv_status gv_dit_open(struct dit **out, const char *dir, struct device *d, enum 
 gv_status gv_vae_open(struct vae **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
 {
     struct folder f;
+    const char   *names[COUNT(vaes)];
     *out = NULL;
     TRY(folder_open(&f, dir, "diffusion_pytorch_model", e));
-    const char *kind = gv_json_string(&f.config, "_class_name", "");
-    gv_status   status = GV_OK;
-    size_t      i = 0;
-    while (i < COUNT(vaes) && strcmp(vaes[i]->class_name, kind))
-        i++;
-    if (i == COUNT(vaes))
-        status = unknown(&f, "_class_name", kind, "AutoencoderKLWan");
-    else
-        status = vaes[i]->open(out, &f.config, folder_take(&f), d, compute, e);
+    for (size_t i = 0; i < COUNT(vaes); i++)
+        names[i] = vaes[i]->class_name;
+    int       k = family(&f, "_class_name", names, COUNT(vaes));
+    gv_status status = k < 0 ? e->code : vaes[k]->open(out, &f.config, folder_take(&f), d, compute, e);
     folder_close(&f);
     return status;
 }
@@ -91,17 +91,13 @@ gv_status gv_text_encoder_open(struct text_encoder **out, const char *dir, struc
                                struct error *e)
 {
     struct folder f;
+    const char   *names[COUNT(texts)];
     *out = NULL;
     TRY(folder_open(&f, dir, "model", e));
-    const char *kind = gv_json_string(&f.config, "model_type", "");
-    gv_status   status = GV_OK;
-    size_t      i = 0;
-    while (i < COUNT(texts) && strcmp(texts[i]->model_type, kind))
-        i++;
-    if (i == COUNT(texts))
-        status = unknown(&f, "model_type", kind, "umt5");
-    else
-        status = texts[i]->open(out, &f.config, folder_take(&f), d, compute, e);
+    for (size_t i = 0; i < COUNT(texts); i++)
+        names[i] = texts[i]->model_type;
+    int       k = family(&f, "model_type", names, COUNT(texts));
+    gv_status status = k < 0 ? e->code : texts[k]->open(out, &f.config, folder_take(&f), d, compute, e);
     folder_close(&f);
     return status;
 }
@@ -110,17 +106,13 @@ gv_status gv_image_encoder_open(struct image_encoder **out, const char *dir, str
                                 struct error *e)
 {
     struct folder f;
+    const char   *names[COUNT(images)];
     *out = NULL;
     TRY(folder_open(&f, dir, "model", e));
-    const char *kind = gv_json_string(&f.config, "model_type", "");
-    gv_status   status = GV_OK;
-    size_t      i = 0;
-    while (i < COUNT(images) && strcmp(images[i]->model_type, kind))
-        i++;
-    if (i == COUNT(images))
-        status = unknown(&f, "model_type", kind, "clip_vision_model");
-    else
-        status = images[i]->open(out, &f.config, folder_take(&f), d, compute, e);
+    for (size_t i = 0; i < COUNT(images); i++)
+        names[i] = images[i]->model_type;
+    int       k = family(&f, "model_type", names, COUNT(images));
+    gv_status status = k < 0 ? e->code : images[k]->open(out, &f.config, folder_take(&f), d, compute, e);
     folder_close(&f);
     return status;
 }
