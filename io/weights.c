@@ -1,7 +1,6 @@
 #include "io/weights.h"
 
 #include <assert.h>
-#include <jansson.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -10,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "io/json.h"
 #include "io/safetensors.h"
 
 /* ---- checkpoint: one file or shards ---- */
@@ -46,17 +46,15 @@ static gv_status open_shards(struct checkpoint *c, const char *dir, json_t *name
 /* The set of shard names in an index's weight_map. NULL and an error if there is none. */
 static json_t *shard_names(const char *path, struct error *e)
 {
-    struct stat info;
-    if (stat(path, &info) || info.st_size > MAX_INDEX_BYTES) {
-        gv_fail(e, GV_ERR_MODEL, "%s is larger than %d MiB", path, MAX_INDEX_BYTES >> 20);
+    json_t *root, *names = json_object(), *v;
+    if (gv_json_load(path, MAX_INDEX_BYTES, &root, e)) {
+        json_decref(names);
         return NULL;
     }
-    json_error_t why;
-    json_t      *root = json_load_file(path, JSON_REJECT_DUPLICATES, &why), *names = json_object(), *v;
-    json_t      *map = json_object_get(root, "weight_map");
-    const char  *tensor;
+    json_t     *map = json_object_get(root, "weight_map");
+    const char *tensor;
     if (!json_is_object(map))
-        gv_fail(e, GV_ERR_MODEL, "%s: %s", path, root ? "weight_map is not an object" : why.text);
+        gv_fail(e, GV_ERR_MODEL, "%s: weight_map is not an object", path);
     json_object_foreach (map, tensor, v) {
         if (json_is_string(v))
             json_object_set_new(names, json_string_value(v), json_true());

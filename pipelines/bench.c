@@ -1,17 +1,10 @@
 #include "pipelines/bench.h"
+#include "pipelines/clock.h"
 
 #include <jansson.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "attention/attention.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* Random numbers about as large as activations are; zeros would run faster than real data. */
 static struct tensor noise(struct run *r, enum dtype type, int64_t rows, int64_t width)
@@ -95,17 +88,17 @@ static double measure(struct device *d, struct subject *s, double seconds)
 {
     struct run   r;
     struct error e = { 0 };
-    double       best = 0, began = now();
+    double       best = 0, began = gv_now();
     if (gv_run_open(&r, d, d->compute, (size_t)256 << 20, &e))
         return 0;
     s->setup(&r, s);
     do {
-        double flops = r.flops, t = now();
+        double flops = r.flops, t = gv_now();
         s->call(&r, s);
         gv_sync(&r);
-        double rate = (r.flops - flops) / (now() - t) * 1e-9;
+        double rate = (r.flops - flops) / (gv_now() - t) * 1e-9;
         best = rate > best ? rate : best;
-    } while (now() - began < seconds && r.err.code == GV_OK);
+    } while (gv_now() - began < seconds && r.err.code == GV_OK);
     best = r.err.code ? 0 : best;
     gv_device_free(d, s->weight_memory, s->weight_bytes);
     gv_run_close(&r);

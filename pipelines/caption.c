@@ -10,10 +10,10 @@
  * What would surprise you: a token may end within a character. Text is handed on up to the last whole one; what never became one is
  * handed on as U+FFFD at the end. */
 #include "pipelines/caption.h"
+#include "pipelines/clock.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct caption_state {
     struct caption_job    *job;
@@ -31,13 +31,6 @@ struct caption_state {
     size_t                 told; /* bytes of it that were handed on */
 };
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static bool dry(const struct caption_state *s)
 {
     return gv_device_is_null(s->run->device);
@@ -48,7 +41,7 @@ static void tell(struct caption_state *s, const char *stage, int64_t done, int64
     const struct caption_job *job = s->job;
     if (!job->progress || dry(s) || !gv_run_ready(s->run))
         return;
-    gv_progress p = { sizeof p, stage, done, total, now() - s->began };
+    gv_progress p = { sizeof p, stage, done, total, gv_now() - s->began };
     if (job->progress(job->user, &p))
         gv_fail(&s->run->err, GV_ERR_CANCELLED, "cancelled by the progress callback");
 }
@@ -56,7 +49,7 @@ static void tell(struct caption_state *s, const char *stage, int64_t done, int64
 static void stage_end(struct caption_state *s, const char *name, double began)
 {
     if (s->run->err.code == GV_OK)
-        s->report->stage[s->report->n_stages++] = (struct caption_stage){ name, now() - began };
+        s->report->stage[s->report->n_stages++] = (struct caption_stage){ name, gv_now() - began };
 }
 
 static bool pin(struct caption_state *s, struct weights *w)
@@ -76,7 +69,7 @@ static void stage_image(struct caption_state *s)
 {
     const struct caption_job *job = s->job;
     const struct vlm         *v = job->model->vlm;
-    double                    began = now();
+    double                    began = gv_now();
     tell(s, "image", 0, job->n_media);
     bool pinned = pin(s, v->vision);
     for (int i = 0; i < job->n_media && gv_run_ready(s->run); i++) {
@@ -93,7 +86,7 @@ static void stage_prompt(struct caption_state *s)
     const struct caption_job *job = s->job;
     const struct vlm         *v = job->model->vlm;
     const struct vlm_prompt   p = { job->ids, job->n, job->media, s->features, job->n_media };
-    double                    began = now();
+    double                    began = gv_now();
     tell(s, "prompt", 0, job->n);
     s->logits = gv_scratch(s->run, GV_F32, 2, DIMS(1, v->vocabulary));
     if (gv_run_ready(s->run) && !gv_lm_state_open(&s->state.lm, s->run->device, job->n + job->max_tokens, &s->run->err))
@@ -169,7 +162,7 @@ static void write_text(struct caption_state *s)
 static void stage_text(struct caption_state *s)
 {
     const struct vlm *v = s->job->model->vlm;
-    double            began = now();
+    double            began = gv_now();
     tell(s, "text", 0, s->job->max_tokens);
     if (dry(s) && gv_run_ready(s->run))
         v->model->step(s->run, v, &s->state, 0, s->logits);
@@ -181,13 +174,13 @@ static void stage_text(struct caption_state *s)
 static void run_stages(struct caption_state *s)
 {
     struct weights *decoder = s->job->model->vlm->decoder;
-    s->began = now();
+    s->began = gv_now();
     stage_image(s);
     bool pinned = pin(s, decoder);
     stage_prompt(s);
     stage_text(s);
     unpin(s, decoder, pinned);
-    s->report->seconds = now() - s->began;
+    s->report->seconds = gv_now() - s->began;
     gv_lm_state_close(&s->state.lm);
     gv_text_sampler_close(&s->sampler);
     free(s->host);

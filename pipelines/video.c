@@ -9,11 +9,11 @@
  * Only this file loops over blocks, steps and frames, and only it calls the user. Stages are no-ops after a failure: there is
  * one close and no goto. The same code runs on the null device, where it yields the peak of memory. */
 #include "pipelines/video.h"
+#include "pipelines/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "io/image.h"
 
@@ -49,13 +49,6 @@ struct video_state {
     bool                 dit_pinned, vae_pinned;
 };
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static bool dry(const struct run *r)
 {
     return gv_device_is_null(r->device);
@@ -66,7 +59,7 @@ static void tell(struct video_state *v, const char *stage, int64_t done, int64_t
     const struct video_job *job = v->job;
     if (!job->progress || dry(v->run) || !gv_run_ready(v->run))
         return;
-    gv_progress p = { sizeof p, stage, done, total, now() - v->began };
+    gv_progress p = { sizeof p, stage, done, total, gv_now() - v->began };
     if (job->progress(job->user, &p))
         gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the progress callback");
 }
@@ -75,7 +68,7 @@ static double stage_begin(struct video_state *v)
 {
     gv_run_enter(v->run, "%s", "");
     v->run->stage[0] = 0;
-    return now();
+    return gv_now();
 }
 
 static void stage_end(struct video_state *v, const char *name, double began)
@@ -86,7 +79,7 @@ static void stage_end(struct video_state *v, const char *name, double began)
         i++;
     if (i == p->n_stages)
         p->stage[p->n_stages++] = (struct stage_time){ .name = name };
-    p->stage[i].seconds += now() - began;
+    p->stage[i].seconds += gv_now() - began;
 }
 
 /* ---- parts: pinned while their stage lasts ---- */
@@ -585,7 +578,7 @@ static bool rest_is_known(struct video_state *v, const struct block *b, double f
 static void render(struct video_state *v)
 {
     struct block b = { .index = -1 };
-    v->began = now();
+    v->began = gv_now();
     stage_text(v);
     stage_image(v);
     while (next_block(v, &b)) {
@@ -601,7 +594,7 @@ static void render(struct video_state *v)
     decoding_close(v);
     unpin(v, v->job->model->dit->weights, v->job->residency.stream, &v->dit_pinned);
     gv_cache_close(&v->history.cache);
-    v->report->seconds = now() - v->began;
+    v->report->seconds = gv_now() - v->began;
 }
 
 gv_status gv_pipeline_video(struct video_job *job, const atomic_bool *cancel, struct video_report *report, struct error *e)
