@@ -5,8 +5,7 @@
  * Sizes are random, odd ones and single rows included; rows are strided at random, gaps and destinations are filled with NaN
  * beforehand, and gaps must still be NaN afterwards. Each level runs twice, on one thread and on three, and both runs must
  * give the same bytes. The last line counts; the exit code is 1 if anything failed. Needs libc and core/ alone.
- *
- * --bench: rates of the shapes that matter, as a share of what the arithmetic units of this processor did in the same run. */
+ * --bench is tests/opcheck_bench.c. */
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
@@ -18,18 +17,15 @@
 #include "core/cpu/features.h"
 #include "core/cpu/kernels.h"
 #include "core/cpu/parallel.h"
-#include "core/ops.h"
 #include "core/rng.h"
-#ifdef GV_HAVE_ONEDNN
-#include "tests/onednn_rate.h"
-#endif
+#include "tests/opcheck.h"
 
 /* ---- tolerances: |a - b| ≤ rel·|b| + abs·max|b| --------------------------------------------------------------------------- */
 
-static const double EXACT = 0;        /* moved, not computed */
-static const double ROUND_F32 = 1e-6; /* some f32 roundings: vector exp and tanh are good to 2-3 ulp of 6e-8 */
+static const double EXACT = 0;            /* moved, not computed */
+static const double ROUND_F32 = 1e-6;     /* some f32 roundings: vector exp and tanh are good to 2-3 ulp of 6e-8 */
 static const double ROUND_BF16 = 0.00391; /* one rounding to 8 bits: 2^-8, and double rounding through f32 */
-static const double SUM_F32 = 3e-6;   /* of max|b|: a few hundred to thousands of f32 additions */
+static const double SUM_F32 = 3e-6;       /* of max|b|: a few hundred to thousands of f32 additions */
 
 static double tolerance(enum dtype stored)
 {
@@ -37,15 +33,6 @@ static double tolerance(enum dtype stored)
 }
 
 /* ---- what a case works with ------------------------------------------------------------------------------------------------ */
-
-struct ctx {
-    struct run run;
-    uint64_t   state;  /* of the random numbers */
-    uint64_t   hash;   /* of all outputs */
-    double     worst;  /* error as a share of what is allowed */
-    bool       failed;
-    char       what[256]; /* the case, for a failure's line */
-};
 
 static uint64_t next(struct ctx *c)
 {
@@ -94,7 +81,7 @@ static struct tensor rows_of(struct ctx *c, enum dtype type, int64_t n, int64_t 
     return slice(all, 1, 0, d);
 }
 
-static struct tensor filled(struct ctx *c, enum dtype type, int rank, const int64_t *dim, bool random)
+struct tensor opcheck_filled(struct ctx *c, enum dtype type, int rank, const int64_t *dim, bool random)
 {
     struct tensor t = gv_scratch(&c->run, type, rank, dim);
     const int64_t n = gv_tensor_count(t);
@@ -105,9 +92,9 @@ static struct tensor filled(struct ctx *c, enum dtype type, int rank, const int6
     return t;
 }
 
-static struct tensor vector(struct ctx *c, int64_t d)
+struct tensor opcheck_vector(struct ctx *c, int64_t d)
 {
-    return filled(c, GV_F32, 1, DIMS(d), true);
+    return opcheck_filled(c, GV_F32, 1, DIMS(d), true);
 }
 
 static struct tensor groups(struct ctx *c, int64_t n, int64_t n_groups)
@@ -119,14 +106,15 @@ static struct tensor groups(struct ctx *c, int64_t n, int64_t n_groups)
     return t;
 }
 
-static struct tensor prepared(struct ctx *c, struct tensor src, enum dtype type, enum weight_use use)
+struct tensor opcheck_prepared(struct ctx *c, struct tensor src, enum dtype type, enum weight_use use)
 {
     struct device *d = c->run.device;
     struct tensor  want = src, out = { 0 };
     struct error   e = { 0 };
 
     want.type = type;
-    if (d->ops->prepare(d, gv_scratch_bytes(&c->run, d->ops->prepared_bytes(d, &want, use)), src, type, use, &out, &e) != GV_OK) {
+    if (d->ops->prepare(d, gv_scratch_bytes(&c->run, d->ops->prepared_bytes(d, &want, use)), src, type, use, &out, &e) !=
+        GV_OK) {
         printf("prepare: %s\n", e.text);
         c->failed = true;
     }
@@ -161,7 +149,8 @@ static void compare(struct ctx *c, struct tensor y, const double *want, double r
             const double share = fabs(a - b) / allowed;
 
             if (!(share <= 1) && !c->failed) {
-                printf("  %s: row %" PRId64 " column %" PRId64 " is %.9g, wanted %.9g (allowed %.3g)\n", c->what, i, j, a, b, allowed);
+                printf("  %s: row %" PRId64 " column %" PRId64 " is %.9g, wanted %.9g (allowed %.3g)\n", c->what, i, j, a, b,
+                       allowed);
                 c->failed = true;
             }
             c->worst = fmax(c->worst, share);
@@ -178,16 +167,11 @@ static void compare(struct ctx *c, struct tensor y, const double *want, double r
 static double act_f64(double x, enum act act)
 {
     switch (act) {
-    case ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-    case ACT_GELU_ERF:
-        return 0.5 * x * erfc(-x * 0.70710678118654752);
-    case ACT_SILU:
-        return x / (1 + exp(-x));
-    case ACT_QUICK_GELU:
-        return x / (1 + exp(-1.702 * x));
-    case ACT_NONE:
-        break;
+    case ACT_GELU_TANH: return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    case ACT_GELU_ERF: return 0.5 * x * erfc(-x * 0.70710678118654752);
+    case ACT_SILU: return x / (1 + exp(-x));
+    case ACT_QUICK_GELU: return x / (1 + exp(-1.702 * x));
+    case ACT_NONE: break;
     }
     return x;
 }
@@ -202,17 +186,19 @@ static enum act any_act(struct ctx *c)
 static void check_linear(struct ctx *c)
 {
     static const int64_t few[] = { 1, 2, 5, 6, 7, 13, 24, 25, 96, 97, 130 };
-    const int64_t n = few[pick(c, 0, 10)], k = coin(c) ? pick(c, 1, 300) : 32 * pick(c, 1, 12), big_k = pick(c, 0, 19) ? k : 4100 + k;
-    const int64_t m = coin(c) ? pick(c, 1, 150) : 16 * pick(c, 1, 12), g = pick(c, 1, 4), K = n > 30 ? k : big_k;
-    const enum dtype   wt = pick(c, 0, 3) ? c->run.compute : GV_F32;
-    struct tensor      x = rows_of(c, act_type(c), n, K, true), src = filled(c, (enum dtype)pick(c, GV_F32, GV_F16), 2, DIMS(m, K), true);
-    struct tensor      w = prepared(c, src, wt, WEIGHT_LINEAR);
+    const int64_t        n = few[pick(c, 0, 10)], k = coin(c) ? pick(c, 1, 300) : 32 * pick(c, 1, 12),
+                  big_k = pick(c, 0, 19) ? k : 4100 + k;
+    const int64_t    m = coin(c) ? pick(c, 1, 150) : 16 * pick(c, 1, 12), g = pick(c, 1, 4), K = n > 30 ? k : big_k;
+    const enum dtype wt = pick(c, 0, 3) ? c->run.compute : GV_F32;
+    struct tensor    x = rows_of(c, act_type(c), n, K, true),
+                  src = opcheck_filled(c, (enum dtype)pick(c, GV_F32, GV_F16), 2, DIMS(m, K), true);
+    struct tensor      w = opcheck_prepared(c, src, wt, WEIGHT_LINEAR);
     struct linear_opts o = { .act = any_act(c), .add = coin(c) };
     struct tensor      y = rows_of(c, o.add ? GV_F32 : act_type(c), n, m, o.add);
     double            *want = calloc((size_t)(n * m), sizeof *want);
 
     if (coin(c))
-        o.bias = vector(c, m);
+        o.bias = opcheck_vector(c, m);
     if (coin(c)) {
         o.gate = rows_of(c, GV_F32, g, m, true);
         if (coin(c))
@@ -239,16 +225,19 @@ static void check_linear(struct ctx *c)
 static void check_conv(struct ctx *c)
 {
     static const int64_t channels[] = { 1, 2, 3, 12, 16, 17, 32, 48, 64, 70 };
-    static const int     kernels[][3] = { { 3, 3, 3 }, { 1, 3, 3 }, { 3, 1, 1 }, { 1, 1, 1 }, { 1, 3, 3 }, { 2, 1, 5 }, { 1, 7, 7 } };
-    const int           *k = kernels[pick(c, 0, 6)];
-    const int64_t        C = channels[pick(c, 0, 9)], O = channels[pick(c, 0, 9)];
-    const int64_t        T = pick(c, 1, 3) + k[0] - 1, H = pick(c, 1, 6) + k[1], W = (coin(c) ? pick(c, 1, 9) : pick(c, 20, 120)) + k[2];
-    const enum dtype     wt = c->run.compute;
-    struct conv_opts     o = { .add = coin(c) };
-    struct tensor        x = filled(c, c->run.compute, 4, DIMS(T, H, W, C), true);
-    struct tensor        src = filled(c, (enum dtype)pick(c, GV_F32, GV_F16), 5, DIMS(O, k[0], k[1], k[2], C), true);
-    struct tensor        w = prepared(c, src, wt, WEIGHT_CONV), y;
-    int64_t              size[3];
+    static const int     kernels[][3] = {
+            { 3, 3, 3 }, { 1, 3, 3 }, { 3, 1, 1 }, { 1, 1, 1 }, { 1, 3, 3 }, { 2, 1, 5 }, { 1, 7, 7 }
+    };
+    const int    *k = kernels[pick(c, 0, 6)];
+    const int64_t C = channels[pick(c, 0, 9)], O = channels[pick(c, 0, 9)];
+    const int64_t T = pick(c, 1, 3) + k[0] - 1, H = pick(c, 1, 6) + k[1],
+                  W = (coin(c) ? pick(c, 1, 9) : pick(c, 20, 120)) + k[2];
+    const enum dtype wt = c->run.compute;
+    struct conv_opts o = { .add = coin(c) };
+    struct tensor    x = opcheck_filled(c, c->run.compute, 4, DIMS(T, H, W, C), true);
+    struct tensor    src = opcheck_filled(c, (enum dtype)pick(c, GV_F32, GV_F16), 5, DIMS(O, k[0], k[1], k[2], C), true);
+    struct tensor    w = opcheck_prepared(c, src, wt, WEIGHT_CONV), y;
+    int64_t          size[3];
 
     for (int i = 0; i < 3; i++) {
         o.stride[i] = (int)pick(c, 0, 2);
@@ -257,8 +246,8 @@ static void check_conv(struct ctx *c)
         size[i] = (x.dim[i] + o.pad_lo[i] + o.pad_hi[i] - k[i]) / (o.stride[i] ? o.stride[i] : 1) + 1;
     }
     if (coin(c))
-        o.bias = vector(c, O);
-    y = filled(c, act_type(c), 4, DIMS(size[0], size[1], size[2], O), o.add);
+        o.bias = opcheck_vector(c, O);
+    y = opcheck_filled(c, act_type(c), 4, DIMS(size[0], size[1], size[2], O), o.add);
     double *want = calloc((size_t)gv_tensor_count(y), sizeof *want);
     int64_t n = 0;
 
@@ -284,9 +273,10 @@ static void check_conv(struct ctx *c)
                     want[n] = sum + (o.add ? at(y, n) : 0);
                 }
     snprintf(c->what, sizeof c->what,
-             "x [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "], kernel %dx%dx%d, O %" PRId64 ", strides %d %d %d, pads %d%d %d%d %d%d", T,
-             H, W, C, k[0], k[1], k[2], O, o.stride[0], o.stride[1], o.stride[2], o.pad_lo[0], o.pad_hi[0], o.pad_lo[1], o.pad_hi[1],
-             o.pad_lo[2], o.pad_hi[2]);
+             "x [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "], kernel %dx%dx%d, O %" PRId64
+             ", strides %d %d %d, pads %d%d %d%d %d%d",
+             T, H, W, C, k[0], k[1], k[2], O, o.stride[0], o.stride[1], o.stride[2], o.pad_lo[0], o.pad_hi[0], o.pad_lo[1],
+             o.pad_hi[1], o.pad_lo[2], o.pad_hi[2]);
     gv_conv(&c->run, y, x, w, &o);
     compare(c, y, want, tolerance(y.type), SUM_F32 * (wt == GV_BF16 ? 4 : 1));
     free(want);
@@ -300,7 +290,8 @@ static void norm_row_f64(double *v, const struct norm_opts *o, int64_t row, int6
         mean += v[i] / (double)d;
     for (int64_t i = 0; i < d; i++)
         squares += (v[i] - mean) * (v[i] - mean);
-    scale = o->kind == NORM_L2 ? sqrt((double)d) / fmax(sqrt(squares), (double)o->eps) : 1 / sqrt(squares / (double)d + (double)o->eps);
+    scale = o->kind == NORM_L2 ? sqrt((double)d) / fmax(sqrt(squares), (double)o->eps)
+                               : 1 / sqrt(squares / (double)d + (double)o->eps);
     for (int64_t i = 0; i < d; i++) {
         const int64_t g = present(o->group) ? ((int32_t *)o->group.data)[row] : 0;
 
@@ -314,8 +305,9 @@ static void norm_row_f64(double *v, const struct norm_opts *o, int64_t row, int6
         for (int64_t i = 0; i < o->rope->head / 2; i++) {
             const int64_t a = h + (o->rope->halves ? i : 2 * i), b = o->rope->halves ? a + o->rope->head / 2 : a + 1;
             const int64_t n = row % o->rope->cos.dim[0];
-            const double  cosine = at(o->rope->cos, n * o->rope->cos.stride[0] + i), sine = at(o->rope->sin, n * o->rope->sin.stride[0] + i);
-            const double  va = v[a], vb = v[b];
+            const double  cosine = at(o->rope->cos, n * o->rope->cos.stride[0] + i),
+                         sine = at(o->rope->sin, n * o->rope->sin.stride[0] + i);
+            const double va = v[a], vb = v[b];
 
             v[a] = va * cosine - vb * sine;
             v[b] = va * sine + vb * cosine;
@@ -324,11 +316,14 @@ static void norm_row_f64(double *v, const struct norm_opts *o, int64_t row, int6
 
 static void check_norm(struct ctx *c)
 {
-    const int     head = 2 * (int)pick(c, 1, 70);
-    const bool    roped = pick(c, 0, 2) == 0;
-    const int64_t base = pick(c, 1, 40), g = pick(c, 1, 3), n = base * (roped ? pick(c, 1, 3) : 1);
-    const bool    plain = pick(c, 0, 3) == 0; /* the VAEs' norm, which has a path of its own */
-    const int64_t d = roped ? head * pick(c, 1, 14) : plain ? 32 << pick(c, 0, 2) : coin(c) ? pick(c, 1, 200) : 16 * pick(c, 1, 100);
+    const int        head = 2 * (int)pick(c, 1, 70);
+    const bool       roped = pick(c, 0, 2) == 0;
+    const int64_t    base = pick(c, 1, 40), g = pick(c, 1, 3), n = base * (roped ? pick(c, 1, 3) : 1);
+    const bool       plain = pick(c, 0, 3) == 0; /* the VAEs' norm, which has a path of its own */
+    const int64_t    d = roped     ? head * pick(c, 1, 14)
+                         : plain   ? 32 << pick(c, 0, 2)
+                         : coin(c) ? pick(c, 1, 200)
+                                   : 16 * pick(c, 1, 100);
     struct norm_opts o = { .kind = (enum norm_kind)pick(c, 0, 2), .eps = 1e-6f, .act = any_act(c) };
     struct rope      rope = { .head = head, .halves = coin(c) };
     const bool       in_place = pick(c, 0, 3) == 0;
@@ -336,9 +331,9 @@ static void check_norm(struct ctx *c)
     double          *want = calloc((size_t)(n * d), sizeof *want);
 
     if (plain || coin(c))
-        o.weight = vector(c, d);
+        o.weight = opcheck_vector(c, d);
     if (!plain && coin(c))
-        o.bias = vector(c, d);
+        o.bias = opcheck_vector(c, d);
     if (!plain && coin(c)) {
         o.scale = rows_of(c, GV_F32, g, d, true);
         o.shift = rows_of(c, GV_F32, g, d, true);
@@ -355,8 +350,8 @@ static void check_norm(struct ctx *c)
             want[i * d + j] = at(x, i * x.stride[0] + j);
         norm_row_f64(want + i * d, &o, i, d);
     }
-    snprintf(c->what, sizeof c->what, "kind %d, [%" PRId64 ", %" PRId64 "] %s to %s, act %d, head %d, halves %d", (int)o.kind, n, d,
-             gv_dtype_info(x.type)->name, gv_dtype_info(y.type)->name, (int)o.act, roped ? head : 0, rope.halves);
+    snprintf(c->what, sizeof c->what, "kind %d, [%" PRId64 ", %" PRId64 "] %s to %s, act %d, head %d, halves %d", (int)o.kind,
+             n, d, gv_dtype_info(x.type)->name, gv_dtype_info(y.type)->name, (int)o.act, roped ? head : 0, rope.halves);
     gv_norm(&c->run, y, x, &o);
     compare(c, y, want, tolerance(y.type), SUM_F32);
     free(want);
@@ -375,8 +370,8 @@ static void check_act(struct ctx *c)
             gv_store(x.data, x.type, i * x.stride[0] + j, reach * uniform(c));
             want[i * d + j] = act_f64(at(x, i * x.stride[0] + j), act);
         }
-    snprintf(c->what, sizeof c->what, "act %d of [%" PRId64 ", %" PRId64 "] %s to %s", (int)act, n, d, gv_dtype_info(x.type)->name,
-             gv_dtype_info(y.type)->name);
+    snprintf(c->what, sizeof c->what, "act %d of [%" PRId64 ", %" PRId64 "] %s to %s", (int)act, n, d,
+             gv_dtype_info(x.type)->name, gv_dtype_info(y.type)->name);
     gv_act(&c->run, y, x, act);
     compare(c, y, want, tolerance(y.type), 1e-8);
     free(want);
@@ -432,7 +427,7 @@ static struct tensor twisted(struct ctx *c, enum dtype type, int rank, const int
         back[axes[i]] = i;
         stored[i] = dim[axes[i]] + pick(c, 0, 2);
     }
-    struct tensor t = filled(c, type, rank, stored, random);
+    struct tensor t = opcheck_filled(c, type, rank, stored, random);
 
     for (int i = 0; i < rank; i++)
         t = slice(t, i, 0, dim[axes[i]]);
@@ -458,13 +453,14 @@ static void check_copy(struct ctx *c)
 
     for (int i = 0; i < rank; i++)
         dim[i] = pick(c, 1, rank > 3 ? 12 : 40);
-    struct tensor src = twisted(c, from, rank, dim, true), dst = coin(c) ? twisted(c, to, rank, dim, false) : filled(c, to, rank, dim, false);
+    struct tensor src = twisted(c, from, rank, dim, true),
+                  dst = coin(c) ? twisted(c, to, rank, dim, false) : opcheck_filled(c, to, rank, dim, false);
     const int64_t n = gv_tensor_count(src);
     double       *want = calloc((size_t)n, sizeof *want);
 
     snprintf(c->what, sizeof c->what, "rank %d, %s to %s", rank, gv_dtype_info(from)->name, gv_dtype_info(to)->name);
     gv_copy(&c->run, dst, src);
-    struct tensor seen = filled(c, GV_F32, 1, DIMS(n), false);
+    struct tensor seen = opcheck_filled(c, GV_F32, 1, DIMS(n), false);
 
     for (int64_t i = 0; i < n; i++) {
         float one;
@@ -482,7 +478,7 @@ static void check_fill(struct ctx *c)
     const int64_t dim[3] = { pick(c, 1, 9), pick(c, 1, 40), pick(c, 1, 900) };
     struct tensor t = twisted(c, act_type(c), 3, dim, false);
     const int64_t n = gv_tensor_count(t);
-    struct tensor seen = filled(c, GV_F32, 1, DIMS(n), false);
+    struct tensor seen = opcheck_filled(c, GV_F32, 1, DIMS(n), false);
     double       *want = calloc((size_t)n, sizeof *want);
 
     snprintf(c->what, sizeof c->what, "[%" PRId64 ", %" PRId64 ", %" PRId64 "]", dim[0], dim[1], dim[2]);
@@ -516,11 +512,11 @@ static void check_lincomb(struct ctx *c)
     const int64_t       n = pick(c, 1, 40000);
     const int           terms = (int)pick(c, 1, GV_LINCOMB_TERMS);
     struct lincomb_term t[GV_LINCOMB_TERMS];
-    struct tensor       y = filled(c, GV_F32, 1, DIMS(n), false);
+    struct tensor       y = opcheck_filled(c, GV_F32, 1, DIMS(n), false);
     double             *want = calloc((size_t)n, sizeof *want);
 
     for (int i = 0; i < terms; i++) {
-        t[i] = (struct lincomb_term){ 3 * uniform(c), vector(c, n) };
+        t[i] = (struct lincomb_term){ 3 * uniform(c), opcheck_vector(c, n) };
         for (int64_t j = 0; j < n; j++)
             want[j] += (double)t[i].factor * at(t[i].x, j);
     }
@@ -537,9 +533,10 @@ static void check_patches(struct ctx *c)
     const int     p[3] = { (int)pick(c, 1, 2), (int)pick(c, 1, 3), (int)pick(c, 1, 3) };
     const int64_t T = p[0] * pick(c, 1, 3), H = p[1] * pick(c, 1, 6), W = p[2] * pick(c, 1, 6), C = pick(c, 1, 20);
     const int64_t size = p[0] * p[1] * p[2], n = T * H * W / size;
-    struct tensor x = filled(c, GV_F32, 4, DIMS(T, H, W, C), true), rows = rows_of(c, act_type(c), n, size * C, false);
-    struct tensor turned = rows_of(c, act_type(c), n, size * C, false), back = filled(c, GV_F32, 4, DIMS(T, H, W, C), false);
-    double       *want = calloc((size_t)(n * size * C), sizeof *want), *again = calloc((size_t)(n * size * C), sizeof *again);
+    struct tensor x = opcheck_filled(c, GV_F32, 4, DIMS(T, H, W, C), true), rows = rows_of(c, act_type(c), n, size * C, false);
+    struct tensor turned = rows_of(c, act_type(c), n, size * C, false),
+                  back = opcheck_filled(c, GV_F32, 4, DIMS(T, H, W, C), false);
+    double *want = calloc((size_t)(n * size * C), sizeof *want), *again = calloc((size_t)(n * size * C), sizeof *again);
 
     for (int64_t i = 0; i < T * H * W * C; i++) {
         const int64_t ch = i % C, w = i / C % W, h = i / C / W % H, t = i / C / W / H;
@@ -550,7 +547,8 @@ static void check_patches(struct ctx *c)
         gv_store(turned.data, turned.type, row * turned.stride[0] + in * C + ch, gv_load(x.data, GV_F32, i));
         again[i] = as_type(x, i, turned.type);
     }
-    snprintf(c->what, sizeof c->what, "[%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "] by %d %d %d", T, H, W, C, p[0], p[1], p[2]);
+    snprintf(c->what, sizeof c->what, "[%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "] by %d %d %d", T, H, W, C, p[0],
+             p[1], p[2]);
     gv_patchify(&c->run, rows, x, p);
     compare(c, rows, want, EXACT, 0);
     gv_unpatchify(&c->run, back, turned, p);
@@ -561,8 +559,9 @@ static void check_patches(struct ctx *c)
 static void check_upsample(struct ctx *c)
 {
     const int64_t T = pick(c, 1, 3), H = pick(c, 1, 9), W = pick(c, 1, 20), C = pick(c, 1, 40);
-    struct tensor x = filled(c, act_type(c), 4, DIMS(T, H, W, C), true), y = filled(c, x.type, 4, DIMS(T, 2 * H, 2 * W, C), false);
-    double       *want = calloc((size_t)gv_tensor_count(y), sizeof *want);
+    struct tensor x = opcheck_filled(c, act_type(c), 4, DIMS(T, H, W, C), true),
+                  y = opcheck_filled(c, x.type, 4, DIMS(T, 2 * H, 2 * W, C), false);
+    double *want = calloc((size_t)gv_tensor_count(y), sizeof *want);
 
     for (int64_t i = 0; i < gv_tensor_count(y); i++) {
         const int64_t ch = i % C, w = i / C % (2 * W), h = i / C / (2 * W) % (2 * H), t = i / C / (4 * W * H);
@@ -579,7 +578,7 @@ static void check_noise(struct ctx *c)
 {
     const int64_t          T = pick(c, 1, 3), H = pick(c, 1, 9), W = pick(c, 1, 20), C = pick(c, 1, 20);
     const struct noise_key key = { .seed = next(c), .block = 1, .step = 2, .t0 = pick(c, 0, 9) };
-    struct tensor          y = filled(c, GV_F32, 4, DIMS(T, H, W, C), false);
+    struct tensor          y = opcheck_filled(c, GV_F32, 4, DIMS(T, H, W, C), false);
     double                *want = calloc((size_t)gv_tensor_count(y), sizeof *want);
     float                  one[20];
 
@@ -612,13 +611,13 @@ static void check_plain(struct ctx *c)
 {
     const int64_t    n = pick(c, 1, 5000);
     const enum dtype to = (enum dtype)pick(c, GV_F32, GV_F16);
-    struct tensor    src = filled(c, (enum dtype)pick(c, GV_F32, GV_F16), 1, DIMS(n), true), moved = src;
+    struct tensor    src = opcheck_filled(c, (enum dtype)pick(c, GV_F32, GV_F16), 1, DIMS(n), true), moved = src;
     char            *odd = malloc(gv_tensor_bytes(src) + 2);
     double          *want = calloc((size_t)n, sizeof *want);
 
     memcpy(odd + 2, src.data, gv_tensor_bytes(src)); /* as in a mapped file */
     moved.data = odd + 2;
-    struct tensor w = prepared(c, moved, to, WEIGHT_PLAIN);
+    struct tensor w = opcheck_prepared(c, moved, to, WEIGHT_PLAIN);
 
     for (int64_t i = 0; i < n; i++) {
         float one;
@@ -635,10 +634,10 @@ static const struct {
     const char *name;
     void (*fn)(struct ctx *c);
 } checks[] = {
-    { "linear", check_linear },   { "conv", check_conv },       { "norm", check_norm },       { "act", check_act },
-    { "glu", check_glu },         { "add", check_add },         { "copy", check_copy },       { "fill", check_fill },
-    { "gather", check_gather },   { "lincomb", check_lincomb }, { "patches", check_patches }, { "upsample", check_upsample },
-    { "noise", check_noise },     { "finite", check_finite },   { "prepare", check_plain },
+    { "linear", check_linear }, { "conv", check_conv },       { "norm", check_norm },       { "act", check_act },
+    { "glu", check_glu },       { "add", check_add },         { "copy", check_copy },       { "fill", check_fill },
+    { "gather", check_gather }, { "lincomb", check_lincomb }, { "patches", check_patches }, { "upsample", check_upsample },
+    { "noise", check_noise },   { "finite", check_finite },   { "prepare", check_plain },
 };
 enum { N_CHECKS = sizeof checks / sizeof *checks, SCRATCH = 64 << 20 };
 
@@ -675,7 +674,7 @@ static struct result run_check(struct device *d, int check, uint64_t seed, int c
     return res;
 }
 
-static struct device *device_of(const char *level, int threads)
+struct device *opcheck_device(const char *level, int threads)
 {
     struct device *d = NULL;
     struct error   e = { 0 };
@@ -689,14 +688,14 @@ static struct device *device_of(const char *level, int threads)
 
 static void run_level(const char *level, uint64_t seed, int cases, int *passed, int *failed)
 {
-    struct device *one = device_of(level, 1), *three = device_of(level, 3);
+    struct device *one = opcheck_device(level, 1), *three = opcheck_device(level, 3);
 
     for (int i = 0; i < N_CHECKS; i++) {
         const struct result a = run_check(one, i, seed, cases), b = run_check(three, i, seed, cases);
         const bool          same = a.hash == b.hash, good = !a.failed && !b.failed && same;
 
-        printf("%-10s %-10s %5d cases, worst %5.1f%% of what is allowed%s%s\n", level, checks[i].name, cases, 100 * fmax(a.worst, b.worst),
-               same ? "" : ", DEPENDS ON THE THREADS", good ? "" : "  FAILED");
+        printf("%-10s %-10s %5d cases, worst %5.1f%% of what is allowed%s%s\n", level, checks[i].name, cases,
+               100 * fmax(a.worst, b.worst), same ? "" : ", DEPENDS ON THE THREADS", good ? "" : "  FAILED");
         *passed += good;
         *failed += !good;
     }
@@ -709,9 +708,9 @@ static void run_level(const char *level, uint64_t seed, int cases, int *passed, 
 enum { CALLERS = 4, ROUNDS = 300, OUTER = 17, INNER = 9 };
 
 struct pool_job {
-    struct device *d;
-    atomic_int     count[OUTER * INNER];
-    int            outer; /* of an inner call */
+    struct device   *d;
+    atomic_int       count[OUTER * INNER];
+    int              outer; /* of an inner call */
     struct pool_job *whole;
 };
 
@@ -747,7 +746,7 @@ static void *pool_caller(void *arg)
 /* Several threads use one device at once: every index is run once, and no call waits forever. */
 static void check_pool(int *passed, int *failed)
 {
-    struct device *d = device_of(NULL, 3);
+    struct device *d = opcheck_device(NULL, 3);
     pthread_t      caller[CALLERS];
     intptr_t       wrong = 0;
 
@@ -761,7 +760,8 @@ static void check_pool(int *passed, int *failed)
         wrong += (intptr_t)result;
     }
     gv_device_close(&d);
-    printf("%-10s %-10s %5d calls from %d threads at once%s\n", "any", "pool", ROUNDS * CALLERS, CALLERS, wrong ? "  FAILED" : "");
+    printf("%-10s %-10s %5d calls from %d threads at once%s\n", "any", "pool", ROUNDS * CALLERS, CALLERS,
+           wrong ? "  FAILED" : "");
     *passed += !wrong;
     *failed += wrong != 0;
 }
@@ -781,358 +781,13 @@ static bool level_present(const char *level)
     return any || !strcmp(level, "c");
 }
 
-/* ---- --bench --------------------------------------------------------------------------------------------------------------- */
-
-/* On one thread its own time, which neighbours on the machine disturb less; on several the wall's. */
-static double seconds(const struct device *d)
-{
-    struct timespec t;
-
-    clock_gettime(gv_cpu_threads(d) == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* What the arithmetic units can do: chains of multiplies on registers, on every thread. GFLOP/s. */
-struct peak {
-    int64_t rounds;
-};
-
-enum { CHAINS = 12 }; /* independent sums: a multiply is done after 4 to 6 cycles, and two may start in each */
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-
-__attribute__((target("avx512f,avx512bf16"))) static void peak_bf16(void *arg, int64_t slice)
-{
-    const struct peak *p = arg;
-    __m512             acc[CHAINS], x = _mm512_set1_ps(1e-3f * (float)slice);
-
-#pragma GCC unroll 12
-    for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm512_setzero_ps();
-    for (int64_t n = 0; n < p->rounds; n++)
-#pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
-            __asm__ volatile("vdpbf16ps %1, %1, %0" : "+v"(acc[i]) : "v"(x));
-}
-
-__attribute__((target("avx512f"))) static void peak_avx512(void *arg, int64_t slice)
-{
-    const struct peak *p = arg;
-    __m512             acc[CHAINS], x = _mm512_set1_ps(1e-3f * (float)slice);
-
-#pragma GCC unroll 12
-    for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm512_setzero_ps();
-    for (int64_t n = 0; n < p->rounds; n++)
-#pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
-            __asm__ volatile("vfmadd231ps %1, %1, %0" : "+v"(acc[i]) : "v"(x));
-}
-
-__attribute__((target("avx2,fma"))) static void peak_avx2(void *arg, int64_t slice)
-{
-    const struct peak *p = arg;
-    __m256             acc[CHAINS], x = _mm256_set1_ps(1e-3f * (float)slice);
-
-#pragma GCC unroll 12
-    for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm256_setzero_ps();
-    for (int64_t n = 0; n < p->rounds; n++)
-#pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
-            __asm__ volatile("vfmadd231ps %1, %1, %0" : "+x"(acc[i]) : "x"(x));
-}
-
-static double peak_rate(struct device *d, bool bf16)
-{
-    const unsigned flags = gv_cpu_flags(d);
-    const bool     wide = flags & CPU_AVX512, native = bf16 && (flags & CPU_AVX512BF16);
-    struct peak    p = { 200000 };
-    double         best = 0;
-
-    if (!(flags & CPU_AVX2))
-        return 0;
-    for (int i = 0; i < 2; i++) {
-        const double start = seconds(d);
-
-        gv_parallel_for(d, gv_cpu_threads(d), native ? peak_bf16 : wide ? peak_avx512 : peak_avx2, &p);
-        best = fmax(best, 1e-9 * gv_cpu_threads(d) * (double)p.rounds * CHAINS * (wide ? 32 : 16) * (native ? 2 : 1) / (seconds(d) - start));
-    }
-    return best;
-}
-#else
-static double peak_rate(struct device *d, bool bf16)
-{
-    (void)d, (void)bf16;
-    return 0;
-}
-#endif
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, by_value);
-    return n ? v[n / 2] : 0;
-}
-
-/* Medians of ours, and of what ran beside it in turn, so that a busy machine disturbs both alike. */
-struct timing {
-    double ours, yardstick, peak; /* seconds, theirs / ours, our share of the peak */
-};
-
-struct rival;
-static void rival_run(struct rival *rival);
-
-/* Repeats until about half a second has gone by. */
-static struct timing repeat(void (*fn)(struct ctx *c, void *arg), struct ctx *c, void *arg, struct rival *rival, double flop)
-{
-    enum { MOST = 200 };
-    struct device *d = c->run.device;
-    double         t[MOST], ratio[MOST], share[MOST], total = 0;
-    int            n = 0;
-
-    fn(c, arg);
-    if (rival)
-        rival_run(rival);
-    for (; n < MOST && (total < 0.5 || n < 7); n++) {
-        const double start = seconds(d);
-
-        fn(c, arg);
-        t[n] = seconds(d) - start;
-        const double peak = flop > 0 ? peak_rate(d, c->run.compute == GV_BF16) : 0, again = seconds(d);
-
-        if (rival)
-            rival_run(rival);
-        ratio[n] = (seconds(d) - again) / t[n];
-        share[n] = peak > 0 ? 1e-9 * flop / t[n] / peak : 0;
-        total += seconds(d) - start;
-    }
-    struct timing r = { .yardstick = rival ? median(ratio, n) : 0, .peak = median(share, n) };
-
-    r.ours = median(t, n);
-    return r;
-}
-
-#ifdef GV_HAVE_ONEDNN
-struct rival {
-    struct onednn_rate *rate;
-};
-
-static void rival_run(struct rival *rival)
-{
-    onednn_run(rival->rate);
-}
-#else
-static void rival_run(struct rival *rival)
-{
-    (void)rival;
-}
-#endif
-
-struct call {
-    struct tensor      y, x, w, b;
-    struct linear_opts linear;
-    struct conv_opts   conv;
-    struct norm_opts   norm;
-};
-
-static void call_linear(struct ctx *c, void *arg)
-{
-    const struct call *a = arg;
-
-    gv_linear(&c->run, a->y, a->x, a->w, &a->linear);
-}
-
-static void call_conv(struct ctx *c, void *arg)
-{
-    const struct call *a = arg;
-
-    gv_conv(&c->run, a->y, a->x, a->w, &a->conv);
-}
-
-static void call_norm(struct ctx *c, void *arg)
-{
-    const struct call *a = arg;
-
-    gv_norm(&c->run, a->y, a->x, &a->norm);
-}
-
-static void call_act(struct ctx *c, void *arg)
-{
-    const struct call *a = arg;
-
-    gv_act(&c->run, a->y, a->x, ACT_GELU_TANH);
-}
-
-static void call_add(struct ctx *c, void *arg)
-{
-    const struct call *a = arg;
-
-    gv_add(&c->run, a->y, a->x, a->b);
-}
-
-static void call_copy(struct ctx *c, void *arg)
-{
-    const struct call *a = arg;
-
-    gv_copy(&c->run, a->y, a->x);
-}
-
-static void print_flops(const char *what, double flop, struct timing t)
-{
-    printf("%-52s %8.3f ms %7.1f GFLOP/s", what, 1e3 * t.ours, 1e-9 * flop / t.ours);
-    if (t.peak > 0)
-        printf("  %5.1f%% of peak", 100 * t.peak);
-    if (t.yardstick > 0)
-        printf("  %5.1f%% of oneDNN", 100 * t.yardstick);
-    printf("\n");
-    fflush(stdout);
-}
-
-static void print_bytes(const char *what, double bytes, struct timing t)
-{
-    printf("%-52s %8.3f ms %7.1f GB/s\n", what, 1e3 * t.ours, 1e-9 * bytes / t.ours);
-}
-
-static void time_linear(struct ctx *c, struct call *a, const int64_t s[3])
-{
-    const double flop = 2.0 * (double)(s[0] * s[1] * s[2]);
-#ifdef GV_HAVE_ONEDNN
-    struct rival rival = { onednn_linear(gv_cpu_threads(c->run.device), c->run.compute == GV_BF16, s[0], s[1], s[2]) };
-
-    print_flops(c->what, flop, repeat(call_linear, c, a, rival.rate ? &rival : NULL, flop));
-    onednn_close(rival.rate);
-#else
-    print_flops(c->what, flop, repeat(call_linear, c, a, NULL, flop));
-#endif
-}
-
-static void time_conv(struct ctx *c, struct call *a, const int64_t s[7])
-{
-    const double flop = 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * s[4] * s[5] * s[6] * s[6]);
-#ifdef GV_HAVE_ONEDNN
-    struct rival rival = { onednn_conv(gv_cpu_threads(c->run.device), c->run.compute == GV_BF16, s) };
-
-    print_flops(c->what, flop, repeat(call_conv, c, a, rival.rate ? &rival : NULL, flop));
-    onednn_close(rival.rate);
-#else
-    print_flops(c->what, flop, repeat(call_conv, c, a, NULL, flop));
-#endif
-}
-
-static struct ctx bench_ctx(struct device *d, enum dtype compute)
-{
-    struct ctx   c = { .state = 7 };
-    struct error e = { 0 };
-
-    if (gv_run_open(&c.run, d, compute, (size_t)1 << 30, &e) != GV_OK) {
-        printf("%s\n", e.text);
-        exit(2);
-    }
-    return c;
-}
-
-static void bench_linear(struct device *d, enum dtype type)
-{
-    static const int64_t shapes[][3] = { { 1560, 1536, 1536 }, { 1560, 8960, 1536 }, { 1560, 1536, 8960 }, { 4680, 1536, 1536 },
-                                         { 1440, 384, 384 },   { 1440, 1536, 384 },  { 512, 1536, 4096 },  { 8, 1536, 1536 },
-                                         { 1, 8960, 1536 } };
-
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        const int64_t *s = shapes[i];
-        struct ctx     c = bench_ctx(d, type);
-        struct call    a = { .x = filled(&c, type, 2, DIMS(s[0], s[2]), true), .y = filled(&c, type, 2, DIMS(s[0], s[1]), true) };
-
-        a.w = prepared(&c, filled(&c, GV_F32, 2, DIMS(s[1], s[2]), true), type, WEIGHT_LINEAR);
-        a.linear.bias = vector(&c, s[1]);
-        snprintf(c.what, sizeof c.what, "linear %s [%" PRId64 ", %" PRId64 "] to %" PRId64, gv_dtype_info(type)->name, s[0], s[2], s[1]);
-        time_linear(&c, &a, s);
-        gv_run_close(&c.run);
-    }
-}
-
-/* The decoders' convolutions: full width, then the shipped VAE. Frames T, H, W, in, out, kernel t, kernel h and w. */
-static void bench_conv(struct device *d, enum dtype type)
-{
-    static const int64_t shapes[][7] = {
-        { 1, 32, 32, 384, 384, 3, 3 }, { 4, 128, 128, 96, 96, 3, 3 }, { 4, 64, 64, 192, 192, 3, 3 }, { 1, 18, 32, 128, 128, 3, 3 },
-        { 2, 36, 64, 128, 128, 3, 3 }, { 4, 72, 128, 64, 64, 3, 3 },  { 4, 144, 256, 32, 32, 3, 3 }, { 4, 144, 256, 64, 32, 1, 3 },
-        { 4, 144, 256, 32, 3, 3, 3 },  { 4, 144, 256, 12, 16, 3, 3 }, { 4, 144, 256, 64, 32, 1, 1 }, { 2, 36, 64, 128, 256, 3, 1 },
-    };
-
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        const int64_t *s = shapes[i];
-        struct ctx     c = bench_ctx(d, type);
-        const int      p = (int)s[6] / 2;
-        struct call    a = { .x = filled(&c, type, 4, DIMS(s[0] + s[5] - 1, s[1], s[2], s[3]), true),
-                             .y = filled(&c, type, 4, DIMS(s[0], s[1], s[2], s[4]), true),
-                             .conv = { .pad_lo = { 0, p, p }, .pad_hi = { 0, p, p }, .bias = vector(&c, s[4]) } };
-
-        a.w = prepared(&c, filled(&c, GV_F32, 5, DIMS(s[4], s[5], s[6], s[6], s[3]), true), type, WEIGHT_CONV);
-        snprintf(c.what, sizeof c.what, "conv %s %" PRId64 "x%" PRId64 "x%" PRId64 ", %" PRId64 " to %" PRId64 ", %" PRId64 "x%" PRId64 "x%" PRId64,
-                 gv_dtype_info(type)->name, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[6]);
-        time_conv(&c, &a, s);
-        gv_run_close(&c.run);
-    }
-}
-
-static void bench_rows(struct device *d)
-{
-    static const int64_t shapes[][2] = { { 1560, 1536 }, { 32760, 1536 }, { 147456, 32 } };
-
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        const int64_t n = shapes[i][0], w = shapes[i][1];
-        const double  count = (double)(n * w);
-        struct ctx    c = bench_ctx(d, GV_BF16);
-        struct call   a = { .x = filled(&c, GV_F32, 2, DIMS(n, w), true), .y = filled(&c, GV_BF16, 2, DIMS(n, w), true) };
-
-        a.norm = (struct norm_opts){ .eps = 1e-6f, .scale = filled(&c, GV_F32, 2, DIMS(1, w), true), .shift = filled(&c, GV_F32, 2, DIMS(1, w), true) };
-        snprintf(c.what, sizeof c.what, "norm, modulated, f32 to bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 6 * count, repeat(call_norm, &c, &a, NULL, 0));
-        a.x = filled(&c, GV_BF16, 2, DIMS(n, w), true);
-        a.norm = (struct norm_opts){ .kind = NORM_L2, .eps = 1e-12f, .weight = vector(&c, w), .act = ACT_SILU };
-        snprintf(c.what, sizeof c.what, "norm, SiLU, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 4 * count, repeat(call_norm, &c, &a, NULL, 0));
-        snprintf(c.what, sizeof c.what, "GELU, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 4 * count, repeat(call_act, &c, &a, NULL, 0));
-        a.b = filled(&c, GV_BF16, 2, DIMS(n, w), true);
-        snprintf(c.what, sizeof c.what, "add, bf16 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 6 * count, repeat(call_add, &c, &a, NULL, 0));
-        a.y = filled(&c, GV_F32, 2, DIMS(n, w), true);
-        snprintf(c.what, sizeof c.what, "copy, bf16 to f32 [%" PRId64 ", %" PRId64 "]", n, w);
-        print_bytes(c.what, 6 * count, repeat(call_copy, &c, &a, NULL, 0));
-        gv_run_close(&c.run);
-    }
-}
-
-static void bench(const char *level, int threads)
-{
-    struct device *d = device_of(level, threads);
-    const double   bf16 = peak_rate(d, true), f32 = peak_rate(d, false);
-
-    printf("%d thread(s); peak %.0f GFLOP/s in bf16, %.0f in f32; medians\n", gv_cpu_threads(d), bf16, f32);
-    bench_linear(d, GV_BF16);
-    bench_conv(d, GV_BF16);
-    bench_linear(d, GV_F32);
-    bench_conv(d, GV_F32);
-    bench_rows(d);
-    gv_device_close(&d);
-}
-
 int main(int argc, char **argv)
 {
     static const char *const levels[] = { "c", "avx2", "avx512", "avx512bf16" };
-    uint64_t    seed = (uint64_t)time(NULL);
-    const char *only = NULL;
-    int         passed = 0, failed = 0, cases = 60, threads = 1;
-    bool        timed = false;
+    uint64_t                 seed = (uint64_t)time(NULL);
+    const char              *only = NULL;
+    int                      passed = 0, failed = 0, cases = 60, threads = 1;
+    bool                     timed = false;
 
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--level") && i + 1 < argc)
@@ -1146,12 +801,13 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--cases") && i + 1 < argc)
             cases = atoi(argv[++i]);
         else {
-            fprintf(stderr, "usage: opcheck [--bench [--threads N]] [--level c|avx2|avx512|avx512bf16] [--seed N] [--cases N]\n");
+            fprintf(stderr,
+                    "usage: opcheck [--bench [--threads N]] [--level c|avx2|avx512|avx512bf16] [--seed N] [--cases N]\n");
             return 2;
         }
     }
     if (timed) {
-        bench(only, threads);
+        opcheck_bench(only, threads);
         return 0;
     }
     printf("seed %" PRIu64 "\n", seed);
