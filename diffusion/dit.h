@@ -62,7 +62,7 @@ struct dit_call {
 struct dit_model {
     const char *name;       /* "wan" */
     const char *class_name; /* what _class_name says in a diffusers config */
-    /* config: parsed config.json. Takes the checkpoint over, also on failure. */
+    /* config: parsed config.json. Shares the checkpoint. */
     gv_status (*open)(struct dit **out, const struct json_view *config, struct checkpoint *c, struct device *d,
                       enum dtype compute, struct error *e);
     void (*close)(struct dit *m);

@@ -193,24 +193,24 @@ static void wan_close(struct dit *base)
     free(m);
 }
 
+static gv_status load(struct wan *m, const struct json_view *config, struct checkpoint *ck, struct device *d,
+                      enum dtype compute, struct error *e)
+{
+    TRY(read_config(&m->base.config, config));
+    if (!(m->block = calloc((size_t)m->base.config.layers, sizeof *m->block)))
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    TRY(gv_weights_open(&m->base.weights, ck, d, compute, e));
+    return bind(m, e);
+}
+
 static gv_status wan_open(struct dit **out, const struct json_view *config, struct checkpoint *ck, struct device *d,
                           enum dtype compute, struct error *e)
 {
-    struct dit_config c = { 0 };
-    struct wan       *m = NULL;
-    gv_status         status = read_config(&c, config);
-    if (!status && (!(m = calloc(1, sizeof *m)) || !(m->block = calloc((size_t)c.layers, sizeof *m->block))))
-        status = gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
-    if (status) {
-        gv_checkpoint_close(&ck);
-        free(m);
-        return status;
-    }
+    struct wan *m = calloc(1, sizeof *m);
+    if (!m)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
     m->base.model = &gv_dit_wan;
-    m->base.config = c;
-    status = gv_weights_open(&m->base.weights, ck, d, compute, e);
-    if (!status)
-        status = bind(m, e);
+    gv_status status = load(m, config, ck, d, compute, e);
     if (status)
         wan_close(&m->base);
     else

@@ -113,24 +113,25 @@ static void clip_close(struct image_encoder *base)
     free(m);
 }
 
+static gv_status load(struct clip *m, const struct json_view *config, struct checkpoint *ck, struct device *d,
+                      enum dtype compute, struct error *e)
+{
+    TRY(read_config(m, config));
+    if (!(m->layer = calloc((size_t)m->layers, sizeof *m->layer)))
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    TRY(gv_weights_open(&m->base.weights, ck, d, compute, e));
+    /* transformers 5 saves the tower without the prefix that every released checkpoint has */
+    return bind(m, gv_checkpoint_find(ck, "pre_layrnorm.weight") ? "" : "vision_model.", e);
+}
+
 static gv_status clip_open(struct image_encoder **out, const struct json_view *config, struct checkpoint *ck, struct device *d,
                            enum dtype compute, struct error *e)
 {
     struct clip *m = calloc(1, sizeof *m);
-    gv_status    status = m ? read_config(m, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
-    if (!status && !(m->layer = calloc((size_t)m->layers, sizeof *m->layer)))
-        status = gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
-    if (status) {
-        gv_checkpoint_close(&ck);
-        free(m);
-        return status;
-    }
+    if (!m)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
     m->base.model = &gv_image_clip;
-    /* transformers 5 saves the tower without the prefix that every released checkpoint has */
-    const char *stem = gv_checkpoint_find(ck, "pre_layrnorm.weight") ? "" : "vision_model.";
-    status = gv_weights_open(&m->base.weights, ck, d, compute, e);
-    if (!status)
-        status = bind(m, stem, e);
+    gv_status status = load(m, config, ck, d, compute, e);
     if (status)
         clip_close(&m->base);
     else

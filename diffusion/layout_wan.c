@@ -82,15 +82,12 @@ gv_status gv_wan_part(struct checkpoint *c, enum wan_part *part, struct error *e
 }
 
 /* A config made here, and the view that an open reads it through. */
-static gv_status made(json_t *root, struct checkpoint **c, struct json_view *v, struct error *e)
+static gv_status made(json_t *root, struct checkpoint *c, struct json_view *v, struct error *e)
 {
-    if (root) {
-        *v = gv_json_view(root, gv_checkpoint_path(*c), e);
-        return GV_OK;
-    }
-    gv_status status = gv_fail(e, GV_ERR_MODEL, "%s: its sizes cannot be told from its tensors", gv_checkpoint_path(*c));
-    gv_checkpoint_close(c);
-    return status;
+    if (!root)
+        return gv_fail(e, GV_ERR_MODEL, "%s: its sizes cannot be told from its tensors", gv_checkpoint_path(c));
+    *v = gv_json_view(root, gv_checkpoint_path(c), e);
+    return GV_OK;
 }
 
 gv_status gv_wan_dit_open(struct dit **out, struct checkpoint *c, const json_t *config, struct device *d, enum dtype compute,
@@ -121,7 +118,7 @@ gv_status gv_wan_dit_open(struct dit **out, struct checkpoint *c, const json_t *
             json_object_set_new(root, "pos_embed_seq_len",
                                 json_integer(dim(c, "condition_embedder.image_embedder.pos_embed", 1)));
     }
-    TRY(made(root, &c, &v, e));
+    TRY(made(root, c, &v, e));
     gv_status status = gv_dit_wan.open(out, &v, c, d, compute, e);
     json_decref(root);
     return status;
@@ -143,7 +140,7 @@ gv_status gv_wan_vae_open(struct vae **out, struct checkpoint *c, struct device 
         json_array_append_new(json_object_get(root, "latents_mean"), json_real(mean[i]));
         json_array_append_new(json_object_get(root, "latents_std"), json_real(std[i]));
     }
-    TRY(made(root, &c, &v, e));
+    TRY(made(root, c, &v, e));
     gv_status status = gv_vae_wan.open(out, &v, c, d, compute, e);
     json_decref(root);
     return status;
@@ -162,7 +159,7 @@ gv_status gv_wan_text_open(struct text_encoder **out, struct checkpoint *c, stru
                                      dim(c, "encoder.block.0.layer.1.DenseReluDense.wi_1.weight", 0),
                                      "relative_attention_num_buckets", dim(c, bias, 0))
                          : NULL;
-    TRY(made(root, &c, &v, e));
+    TRY(made(root, c, &v, e));
     gv_status status = gv_text_umt5.open(out, &v, c, d, compute, e);
     json_decref(root);
     return status;
@@ -187,7 +184,7 @@ gv_status gv_wan_image_open(struct image_encoder **out, struct checkpoint *c, co
                                               heads, "intermediate_size", dim(c, "encoder.layers.0.mlp.fc1.weight", 0),
                                               "patch_size", patch, "layer_norm_eps", 1e-5, "hidden_act", "gelu")
                                   : NULL;
-    TRY(made(root, &c, &v, e));
+    TRY(made(root, c, &v, e));
     gv_status status = gv_image_clip.open(out, &v, c, d, compute, e);
     json_decref(root);
     return status;

@@ -37,14 +37,6 @@ static gv_status folder_open(struct folder *f, const char *dir, const char *stem
     return status;
 }
 
-/* The checkpoint, for an open that takes it over. */
-static struct checkpoint *folder_take(struct folder *f)
-{
-    struct checkpoint *c = f->weights;
-    f->weights = NULL;
-    return c;
-}
-
 /* Which of the n names the config's field says; -1 after a failure that lists them. */
 static int family(const struct folder *f, const char *field, const char *const *names, size_t n)
 {
@@ -68,7 +60,7 @@ gv_status gv_dit_open(struct dit **out, const char *dir, struct device *d, enum 
     for (size_t i = 0; i < COUNT(dits); i++)
         names[i] = dits[i]->class_name;
     int       k = family(&f, "_class_name", names, COUNT(dits));
-    gv_status status = k < 0 ? e->code : dits[k]->open(out, &f.config, folder_take(&f), d, compute, e);
+    gv_status status = k < 0 ? e->code : dits[k]->open(out, &f.config, f.weights, d, compute, e);
     folder_close(&f);
     return status;
 }
@@ -82,7 +74,7 @@ gv_status gv_vae_open(struct vae **out, const char *dir, struct device *d, enum 
     for (size_t i = 0; i < COUNT(vaes); i++)
         names[i] = vaes[i]->class_name;
     int       k = family(&f, "_class_name", names, COUNT(vaes));
-    gv_status status = k < 0 ? e->code : vaes[k]->open(out, &f.config, folder_take(&f), d, compute, e);
+    gv_status status = k < 0 ? e->code : vaes[k]->open(out, &f.config, f.weights, d, compute, e);
     folder_close(&f);
     return status;
 }
@@ -97,7 +89,7 @@ gv_status gv_text_encoder_open(struct text_encoder **out, const char *dir, struc
     for (size_t i = 0; i < COUNT(texts); i++)
         names[i] = texts[i]->model_type;
     int       k = family(&f, "model_type", names, COUNT(texts));
-    gv_status status = k < 0 ? e->code : texts[k]->open(out, &f.config, folder_take(&f), d, compute, e);
+    gv_status status = k < 0 ? e->code : texts[k]->open(out, &f.config, f.weights, d, compute, e);
     folder_close(&f);
     return status;
 }
@@ -112,7 +104,7 @@ gv_status gv_image_encoder_open(struct image_encoder **out, const char *dir, str
     for (size_t i = 0; i < COUNT(images); i++)
         names[i] = images[i]->model_type;
     int       k = family(&f, "model_type", names, COUNT(images));
-    gv_status status = k < 0 ? e->code : images[k]->open(out, &f.config, folder_take(&f), d, compute, e);
+    gv_status status = k < 0 ? e->code : images[k]->open(out, &f.config, f.weights, d, compute, e);
     folder_close(&f);
     return status;
 }

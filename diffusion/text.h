@@ -11,7 +11,7 @@ struct text_encoder;
 struct text_model {
     const char *name;       /* "umt5" */
     const char *model_type; /* what model_type says in its config.json */
-    /* Takes the checkpoint over, also on failure. */
+    /* Shares the checkpoint. */
     gv_status (*open)(struct text_encoder **out, const struct json_view *config, struct checkpoint *c, struct device *d,
                       enum dtype compute, struct error *e);
     void (*close)(struct text_encoder *t);

@@ -91,22 +91,24 @@ static void umt5_close(struct text_encoder *base)
     free(m);
 }
 
+static gv_status load(struct umt5 *m, const struct json_view *config, struct checkpoint *ck, struct device *d,
+                      enum dtype compute, struct error *e)
+{
+    TRY(read_config(m, config));
+    if (!(m->layer = calloc((size_t)m->layers, sizeof *m->layer)))
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
+    TRY(gv_weights_open(&m->base.weights, ck, d, compute, e));
+    return bind(m, e);
+}
+
 static gv_status umt5_open(struct text_encoder **out, const struct json_view *config, struct checkpoint *ck, struct device *d,
                            enum dtype compute, struct error *e)
 {
     struct umt5 *m = calloc(1, sizeof *m);
-    gv_status    status = m ? read_config(m, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
-    if (!status && !(m->layer = calloc((size_t)m->layers, sizeof *m->layer)))
-        status = gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
-    if (status) {
-        gv_checkpoint_close(&ck);
-        free(m);
-        return status;
-    }
+    if (!m)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
     m->base.model = &gv_text_umt5;
-    status = gv_weights_open(&m->base.weights, ck, d, compute, e);
-    if (!status)
-        status = bind(m, e);
+    gv_status status = load(m, config, ck, d, compute, e);
     if (status)
         umt5_close(&m->base);
     else

@@ -18,7 +18,7 @@ enum vae_direction { VAE_ENCODE, VAE_DECODE };
 struct vae_model {
     const char *name;       /* "wan" */
     const char *class_name; /* what _class_name says in a diffusers config */
-    /* Takes the checkpoint over, also on failure. */
+    /* Shares the checkpoint. */
     gv_status (*open)(struct vae **out, const struct json_view *config, struct checkpoint *c, struct device *d,
                       enum dtype compute, struct error *e);
     void (*close)(struct vae *v);

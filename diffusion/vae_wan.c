@@ -279,13 +279,8 @@ static void wan_close(struct vae *base)
 /* Both halves come from one checkpoint, but are uploaded apart. */
 static gv_status bind_halves(struct wan_vae *v, struct checkpoint *ck, struct device *d, enum dtype compute, struct error *e)
 {
-    struct checkpoint *twin = gv_checkpoint_share(ck);
-    gv_status          status = gv_weights_open(&v->base.decoder, ck, d, compute, e);
-    if (status) {
-        gv_checkpoint_close(&twin);
-        return status;
-    }
-    TRY(gv_weights_open(&v->base.encoder, twin, d, compute, e));
+    TRY(gv_weights_open(&v->base.decoder, ck, d, compute, e));
+    TRY(gv_weights_open(&v->base.encoder, ck, d, compute, e));
     struct bind b = { .w = v->base.decoder, .e = e };
     TRY(bind_decoder(v, &b));
     v->decoder.n_slots = b.slots;
@@ -300,16 +295,14 @@ static gv_status wan_open(struct vae **out, const struct json_view *config, stru
 {
     struct config   c = { 0 };
     struct wan_vae *v = calloc(1, sizeof *v);
-    gv_status       status =
-        v ? read_config(v, &c, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
-    if (status) {
-        gv_checkpoint_close(&ck);
-        free(v);
-        return status;
-    }
+    if (!v)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
     v->base.model = &gv_vae_wan;
-    lay_out(v, &c);
-    status = bind_halves(v, ck, d, compute, e);
+    gv_status status = read_config(v, &c, config);
+    if (!status) {
+        lay_out(v, &c);
+        status = bind_halves(v, ck, d, compute, e);
+    }
     if (status)
         wan_close(&v->base);
     else

@@ -248,11 +248,9 @@ struct weights {
 gv_status gv_weights_open(struct weights **out, struct checkpoint *c, struct device *d, enum dtype compute, struct error *e)
 {
     struct weights *w = *out = calloc(1, sizeof *w);
-    if (!w) {
-        gv_checkpoint_close(&c);
+    if (!w)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for a table of weights");
-    }
-    w->checkpoint = c;
+    w->checkpoint = gv_checkpoint_share(c);
     w->device = d;
     w->compute = compute;
     pthread_mutex_init(&w->lock, NULL);

@@ -60,7 +60,7 @@ struct weight_row {
 #define N_ROWS(rows) ((int)(sizeof(rows) / sizeof((rows)[0])))
 
 struct weights;
-/* Takes the checkpoint over, also on failure. */
+/* Shares the checkpoint: the caller still closes its own. */
 gv_status gv_weights_open(struct weights **out, struct checkpoint *c, struct device *d, enum dtype compute, struct error *e);
 void      gv_weights_close(struct weights **w);
 

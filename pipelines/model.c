@@ -213,20 +213,19 @@ static bool is_folder(const char *path)
 /* The open takes the checkpoint over; a second file of a part that is there already is passed over. */
 static gv_status take_part(struct original *o, enum wan_part part, struct error *e)
 {
-    gv_model          *m = o->m;
-    struct device     *d = m->engine->device;
-    struct checkpoint *c = o->file;
-    o->file = NULL;
+    gv_model      *m = o->m;
+    struct device *d = m->engine->device;
+    gv_status      status = GV_OK;
     if (part == WAN_DIT && !m->dit)
-        return gv_wan_dit_open(&m->dit, c, o->config, d, d->compute, e);
-    if (part == WAN_VAE && !m->vae)
-        return gv_wan_vae_open(&m->vae, c, d, d->compute, e);
-    if (part == WAN_TEXT && !m->text)
-        return gv_wan_text_open(&m->text, c, d, d->compute, e);
-    if (part == WAN_IMAGE && !m->image)
-        return gv_wan_image_open(&m->image, c, o->config, d, d->compute, e);
-    gv_checkpoint_close(&c);
-    return GV_OK;
+        status = gv_wan_dit_open(&m->dit, o->file, o->config, d, d->compute, e);
+    else if (part == WAN_VAE && !m->vae)
+        status = gv_wan_vae_open(&m->vae, o->file, d, d->compute, e);
+    else if (part == WAN_TEXT && !m->text)
+        status = gv_wan_text_open(&m->text, o->file, d, d->compute, e);
+    else if (part == WAN_IMAGE && !m->image)
+        status = gv_wan_image_open(&m->image, o->file, o->config, d, d->compute, e);
+    gv_checkpoint_close(&o->file);
+    return status;
 }
 
 static gv_status take_file(struct original *o, const char *path, enum wan_part wanted, struct error *e)

@@ -140,8 +140,6 @@ gv_status gv_lm_open(struct lm **out, const struct json_view *config, bool tied,
     if (!status) {
         m->config.tied = tied;
         status = gv_weights_open(&m->weights, c, d, compute, e);
-    } else {
-        gv_checkpoint_close(&c);
     }
     if (!status)
         status = bind(m, names, e);

@@ -40,7 +40,7 @@ static gv_status open_family(struct vlm **out, const char *dir, struct device *d
     char               path[PATH];
     json_t            *root;
     struct json_view   v;
-    struct checkpoint *c;
+    struct checkpoint *c = NULL;
     int                i = 0;
     TRY(load(&root, &v, path, dir, "config.json", e));
     const char *kind = gv_json_string(&v, "model_type", "");
@@ -54,6 +54,7 @@ static gv_status open_family(struct vlm **out, const char *dir, struct device *d
         status = gv_checkpoint_open(&c, dir, "model", e);
     if (!status)
         status = models[i]->open(out, &v, c, d, compute, e);
+    gv_checkpoint_close(&c);
     json_decref(root);
     return status;
 }

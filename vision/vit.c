@@ -138,8 +138,6 @@ gv_status gv_vit_open(struct vit **out, const struct json_view *config, struct c
         status = gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
     if (!status)
         status = gv_weights_open(&v->weights, c, d, compute, e);
-    else
-        gv_checkpoint_close(&c);
     if (!status)
         status = bind(v, prefix, e);
     if (status)

@@ -39,7 +39,7 @@ struct vlm_state {
 struct vlm_model {
     const char *name;       /* "qwen2.5-vl" */
     const char *model_type; /* what config.json says */
-    /* Takes the checkpoint over, also on failure. Errors: MODEL, UNSUPPORTED, MEMORY. */
+    /* Shares the checkpoint. Errors: MODEL, UNSUPPORTED, MEMORY. */
     gv_status (*open)(struct vlm **out, const struct json_view *config, struct checkpoint *c, struct device *d,
                       enum dtype compute, struct error *e);
     void (*close)(struct vlm *v);

@@ -54,8 +54,8 @@ static gv_status open_parts(struct qwen *m, const struct json_view *config, stru
     bool tied = gv_json_bool(config, "tie_word_embeddings", false) || gv_json_bool(&nested, "tie_word_embeddings", false);
     m->tokens_per_second = gv_json_number(&vision, "tokens_per_second", 0, 1e6, 4);
     TRY(gv_json_done(config));
-    TRY(gv_vit_open(&m->vit, &vision, gv_checkpoint_share(c), saved_new ? "model.visual." : "visual.", d, compute, e));
-    return gv_lm_open(&m->lm, &text, tied, gv_checkpoint_share(c), names, d, compute, e);
+    TRY(gv_vit_open(&m->vit, &vision, c, saved_new ? "model.visual." : "visual.", d, compute, e));
+    return gv_lm_open(&m->lm, &text, tied, c, names, d, compute, e);
 }
 
 static gv_status check_fit(struct qwen *m, const struct json_view *config)
@@ -84,7 +84,6 @@ static gv_status qwen_open(struct vlm **out, const struct json_view *config, str
         status = open_parts(m, config, c, d, compute, e);
     if (!status)
         status = check_fit(m, config);
-    gv_checkpoint_close(&c);
     if (status) {
         if (m)
             qwen_close(&m->base);

@@ -136,6 +136,7 @@ static struct weights *open_model(const char *stem, enum dtype compute, struct l
     gv_checkpoint_open(&c, folder, stem, &e);
     assert_string_equal(e.text, "");
     assert_int_equal(gv_weights_open(&w, c, cpu, compute, &e), GV_OK);
+    gv_checkpoint_close(&c);
     for (int i = 0; i < LAYERS; i++) {
         char prefix[32];
         snprintf(prefix, sizeof prefix, "layer.%d.", i);
@@ -352,6 +353,7 @@ static void refuse_row(const struct weight_row *row, const char *words)
     struct error       e = { 0 };
     assert_int_equal(gv_checkpoint_open(&c, folder, "fit", &e), GV_OK);
     assert_int_equal(gv_weights_open(&w, c, cpu, GV_F32, &e), GV_OK);
+    gv_checkpoint_close(&c);
     assert_int_equal(gv_weights_bind(w, "layer.1.", row, 1, sizes, &layer, &e), GV_ERR_MODEL);
     if (!strstr(e.text, "fit.safetensors: tensor layer.1.") || !strstr(e.text, words))
         fail_msg("\"%s\" is not in: %s", words, e.text);
@@ -405,6 +407,7 @@ static void a_vector_may_carry_sizes_of_one(void **state)
     assert_int_equal(gv_safetensors_write(in_folder("ones.safetensors"), &t, 1, &e), GV_OK);
     assert_int_equal(gv_checkpoint_open(&c, folder, "ones", &e), GV_OK);
     assert_int_equal(gv_weights_open(&w, c, cpu, GV_F32, &e), GV_OK);
+    gv_checkpoint_close(&c);
     const struct weight_row row = ROW("bias", bias, FORM_VECTOR, 3, { -1, -2, -3 });
     gv_weights_bind(w, "", &row, 1, NULL, &layer, &e);
     assert_string_equal(e.text, "");
