@@ -15,6 +15,7 @@
 
 #include "core/cpu/cpu.h"
 #include "core/cpu/features.h"
+#include "core/cpu/memory.h"
 #include "core/cpu/parallel.h"
 
 enum { MAX_THREADS = 1024, HUGE_PAGE = 2 << 20 };
@@ -168,23 +169,6 @@ static void fill_kernels(struct cpu_device *cpu)
 #endif
 }
 
-/* What Linux says it could give without swapping; elsewhere half of the memory. */
-static size_t free_memory(void)
-{
-    FILE              *f = fopen("/proc/meminfo", "r");
-    char               line[128];
-    unsigned long long kib = 0;
-
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
-            break;
-    if (f)
-        fclose(f);
-    if (kib)
-        return (size_t)kib * 1024;
-    return (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
-}
-
 /* Those this process may run on: a container or taskset may leave it fewer than there are. */
 static int core_count(void)
 {
@@ -222,7 +206,9 @@ static gv_status cpu_open(struct cpu_device *cpu, const struct device_params *p,
     cpu->base.kind = GV_DEVICE_CPU;
     cpu->base.name = "cpu";
     cpu->base.log = p->log;
-    cpu->base.budget = p->budget ? p->budget : free_memory();
+    cpu->base.budget = p->budget ? p->budget : gv_free_memory("");
+    if (!cpu->base.budget) /* none left, where 0 would mean no limit */
+        cpu->base.budget = 1;
     cpu->base.impl = cpu;
     cpu->pool = gv_pool_open(p->threads ? p->threads : core_count());
     if (!cpu->pool)
