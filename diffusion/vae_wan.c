@@ -567,6 +567,20 @@ static struct flow flow_open(struct run *r, const struct wan_vae *v, const struc
     return f;
 }
 
+/* On the host, because a latent frame is small. A dry run has no numbers to work on. */
+static void undo_statistics(struct run *r, const struct vae *v, struct tensor raw, struct tensor z)
+{
+    if (gv_device_is_null(r->device))
+        return;
+    float *host = host_floats(r, gv_tensor_count(z));
+    gv_download(r, host, z);
+    if (gv_run_ready(r))
+        denormalise(host, v, z.dim[1] * z.dim[2]);
+    gv_upload(r, raw, host);
+    gv_sync(r);
+    free(host);
+}
+
 /* conv_in of the latent frame, with its statistics undone. */
 static void decode_latent(struct run *r, struct vae_stream *s, struct flow *f, struct tensor z)
 {
@@ -574,17 +588,11 @@ static void decode_latent(struct run *r, struct vae_stream *s, struct flow *f, s
     struct mark        mark = arena_mark(&r->scratch);
     struct tensor      raw = gv_scratch(r, GV_F32, 4, z.dim), in = gv_scratch(r, r->compute, 4, z.dim),
                   mixed = gv_scratch(r, r->compute, 4, z.dim);
-    float *host = host_floats(r, gv_tensor_count(z));
-    gv_download(r, host, z);
-    if (gv_run_ready(r))
-        denormalise(host, &s->vae->base, z.dim[1] * z.dim[2]);
-    gv_upload(r, raw, host);
+    undo_statistics(r, &s->vae->base, raw, z);
     gv_copy(r, in, raw);
     gv_linear(r, mixed, in, h->quant.w, &(struct linear_opts){ .bias = h->quant.bias });
     f->x = gv_tensor(f->buffer[f->at], r->compute, 4, DIMS(1, z.dim[1], z.dim[2], h->width_mid));
     causal_conv(r, s, &h->conv_in, f->x, mixed, (struct tensor){ 0 }, false);
-    gv_sync(r);
-    free(host);
     arena_release(&r->scratch, mark);
     gv_run_tap(r, "conv_in", f->x);
 }
@@ -615,23 +623,30 @@ static void decode(struct run *r, struct vae_stream *s, struct tensor frames, st
 
 /* ---- encode ---- */
 
+static void apply_statistics(struct run *r, const struct vae *v, struct tensor z, struct tensor moments)
+{
+    if (gv_device_is_null(r->device))
+        return;
+    float *host = host_floats(r, gv_tensor_count(moments)), *out = host_floats(r, gv_tensor_count(z));
+    gv_download(r, host, moments);
+    if (gv_run_ready(r))
+        normalise(out, host, v, z.dim[1] * z.dim[2]);
+    gv_upload(r, z, out);
+    gv_sync(r);
+    free(host);
+    free(out);
+}
+
 static void encode_latent(struct run *r, struct vae_stream *s, struct flow *f, struct tensor z)
 {
     const struct half *h = s->half;
     int64_t            dim[4] = { 1, z.dim[1], z.dim[2], 2 * (int64_t)s->vae->base.z };
     struct mark        mark = arena_mark(&r->scratch);
     struct tensor      wide = gv_scratch(r, r->compute, 4, dim), moments = gv_scratch(r, GV_F32, 4, dim);
-    float             *host = host_floats(r, gv_tensor_count(moments)), *out = host_floats(r, gv_tensor_count(z));
     causal_conv(r, s, &h->conv_out, wide, f->x, h->norm_out, false);
     gv_linear(r, moments, wide, h->quant.w, &(struct linear_opts){ .bias = h->quant.bias });
     gv_run_tap(r, "moments", moments);
-    gv_download(r, host, moments);
-    if (gv_run_ready(r))
-        normalise(out, host, &s->vae->base, z.dim[1] * z.dim[2]);
-    gv_upload(r, z, out);
-    gv_sync(r);
-    free(host);
-    free(out);
+    apply_statistics(r, &s->vae->base, z, moments);
     arena_release(&r->scratch, mark);
 }
 

@@ -77,11 +77,12 @@ static gv_status settle_length(struct video_job *job, const gv_video_request *q,
     job->latent_frames = (job->frames - 1) / scale + 1;
     job->latent_height = job->height / job->model->vae->space_scale;
     job->latent_width = job->width / job->model->vae->space_scale;
-    int64_t tokens =
-        job->latent_frames * (job->height / pixels_per_token(job->model)) * (job->width / pixels_per_token(job->model));
+    const int     window = job->causal.window; /* a clip that is made through a window may be of any length */
+    const int64_t seen = window && window < job->latent_frames ? window : job->latent_frames;
+    const int64_t tokens = seen * (job->height / pixels_per_token(job->model)) * (job->width / pixels_per_token(job->model));
     if (tokens > MAX_TOKENS)
-        return gv_fail(e, GV_ERR_ARGUMENT, "%d frames of %dx%d are %lld tokens; %d are possible", job->frames, job->width,
-                       job->height, (long long)tokens, MAX_TOKENS);
+        return gv_fail(e, GV_ERR_ARGUMENT, "%d frames of %dx%d are %lld tokens that see each other; %d are possible",
+                       job->frames, job->width, job->height, (long long)tokens, MAX_TOKENS);
     if (job->latent_frames % job->model->dit->config.patch[0])
         return gv_fail(e, GV_ERR_ARGUMENT, "%d frames are %lld latent frames, not a multiple of the model's patch of %d",
                        job->frames, (long long)job->latent_frames, job->model->dit->config.patch[0]);

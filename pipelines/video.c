@@ -653,10 +653,12 @@ gv_status gv_video_plan(struct video_job *job, struct video_report *out, struct 
                        choices[i].stream ? "layers are streamed" : "each part leaves when its stage is over");
             return GV_OK;
         }
+        if (out->scratch_bytes > d->budget) /* which no way of holding weights makes smaller */
+            break;
     }
-    return gv_fail(e, GV_ERR_MEMORY,
-                   "%d frames of %dx%d need %zu MiB even with streamed weights (%zu MiB of them scratch); the budget of device "
-                   "%s is %zu MiB",
-                   job->frames, job->width, job->height, out->peak_bytes >> 20, out->scratch_bytes >> 20, d->name,
-                   d->budget >> 20);
+    return gv_fail(
+        e, GV_ERR_MEMORY,
+        "%d frames of %dx%d need %zu MiB (%zu MiB of them scratch, however the weights are held); the budget of device "
+        "%s is %zu MiB",
+        job->frames, job->width, job->height, out->peak_bytes >> 20, out->scratch_bytes >> 20, d->name, d->budget >> 20);
 }
