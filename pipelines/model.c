@@ -202,6 +202,7 @@ struct original {
     char               dir[PATH];
     json_t            *config; /* config.json of the transformer, or NULL */
     struct checkpoint *file;   /* the one that is being looked at */
+    struct error       passed; /* why the first file that was passed over was */
 };
 
 static bool is_folder(const char *path)
@@ -228,14 +229,35 @@ static gv_status take_part(struct original *o, enum wan_part part, struct error 
     return status;
 }
 
-static gv_status take_file(struct original *o, const char *path, enum wan_part wanted, struct error *e)
+static gv_status look_at(struct original *o, const char *path, enum wan_part *part, struct error *e)
+{
+    TRY(gv_checkpoint_open_file(&o->file, path, e));
+    return gv_wan_part(o->file, part, e);
+}
+
+static gv_status take_file(struct original *o, const char *path, struct error *e)
 {
     enum wan_part part;
-    TRY(gv_checkpoint_open_file(&o->file, path, e));
-    TRY(gv_wan_part(o->file, &part, e));
-    if (wanted != WAN_NONE && part != wanted)
+    TRY(look_at(o, path, &part, e));
+    if (part != WAN_DIT)
         return gv_fail(e, GV_ERR_MODEL, "%s does not hold Wan's transformer", path);
     return take_part(o, part, e);
+}
+
+/* A file that happens to lie in the folder. Nobody named it, so one that is broken or of another model is passed over; should
+ * a part be missing in the end, it is told. */
+static gv_status take_neighbour(struct original *o, const char *path, struct error *e)
+{
+    struct error  why = { 0 };
+    enum wan_part part;
+    if (!look_at(o, path, &part, &why))
+        return take_part(o, part, e);
+    if (why.code == GV_ERR_MEMORY)
+        return gv_fail(e, why.code, "%s", why.text);
+    gv_log(&o->m->engine->log, GV_LOG_WARN, "passed over: %s", why.text);
+    if (!o->passed.code)
+        o->passed = why;
+    return GV_OK;
 }
 
 static bool ends_in(const char *name, const char *end)
@@ -257,7 +279,7 @@ static gv_status take_folder(struct original *o, struct error *e)
             (ends_in(name, ".safetensors") || ends_in(name, ".pth") || ends_in(name, ".pt"))) {
             status = join(path, o->dir, name, e);
             if (!status)
-                status = take_file(o, path, WAN_NONE, e);
+                status = take_neighbour(o, path, e);
             gv_checkpoint_close(&o->file);
         }
         free(list[i]);
@@ -276,7 +298,7 @@ static gv_status take_transformer(struct original *o, struct error *e)
     if (!stat(path, &info))
         TRY(gv_json_load(path, GV_JSON_CONFIG_BYTES, &o->config, e));
     if (!is_folder(o->m->path))
-        return take_file(o, o->m->path, WAN_DIT, e);
+        return take_file(o, o->m->path, e);
     TRY(join(path, o->dir, "high_noise_model", e));
     if (is_folder(path))
         return gv_fail(e, GV_ERR_UNSUPPORTED, "%s (a model of two experts) is not supported", path);
@@ -293,12 +315,14 @@ static gv_status take_transformer(struct original *o, struct error *e)
     return take_part(o, part, e);
 }
 
-static gv_status check_parts(const gv_model *m, struct error *e)
+static gv_status check_parts(const struct original *o, struct error *e)
 {
-    const char *missing = !m->dit ? "transformer" : !m->vae ? "VAE" : !m->text ? "text encoder" : NULL;
+    const gv_model *m = o->m;
+    const char     *missing = !m->dit ? "transformer" : !m->vae ? "VAE" : !m->text ? "text encoder" : NULL;
     if (missing)
-        return gv_fail(e, GV_ERR_MODEL, "%s: it has no model_index.json, and no file in Wan's own layout holds a %s", m->path,
-                       missing);
+        return gv_fail(e, o->passed.code ? o->passed.code : GV_ERR_MODEL,
+                       "%s: it has no model_index.json, and no file in Wan's own layout holds a %s%s%s", m->path, missing,
+                       o->passed.code ? "; passed over: " : "", o->passed.text);
     return GV_OK;
 }
 
@@ -319,7 +343,7 @@ static gv_status open_original_parts(struct original *o, struct error *e)
     gv_model *m = o->m;
     TRY(take_transformer(o, e));
     TRY(take_folder(o, e));
-    TRY(check_parts(m, e));
+    TRY(check_parts(o, e));
     TRY(open_tokenizer(o, e));
     bool from_picture = m->dit->config.in_channels != m->dit->config.out_channels;
     snprintf(m->pipeline, sizeof m->pipeline, "%s", from_picture ? "WanImageToVideoPipeline" : "WanPipeline");

@@ -344,6 +344,7 @@ static void the_original_directory_gives_the_same_frames(void **state)
     save_safetensors(part_open(ours, DIT, "", gv_names_wan_dit, 0), dir, "diffusion_pytorch_model.safetensors");
     save_pth(part_open(ours, VAE, "", gv_names_wan_vae, STAGE), dir, "Wan2.1_VAE.pth");
     save_pth(part_open(ours, TEXT, "", gv_names_wan_umt5, 0), dir, "models_t5_umt5-xxl-enc-bf16.pth");
+    write_text(dir, "download.pth", "<html>not found</html>"); /* a neighbour that nobody needs is passed over */
     same_frames(ours, dir, NULL);
     fixture_remove(ours);
     fixture_remove(dir);
@@ -476,6 +477,9 @@ static void relatives_and_missing_parts_are_told(void **state)
     refuse(dir, GV_ERR_UNSUPPORTED, "Wan for VACE");
     save_safetensors(part_open(ours, DIT, "", gv_names_wan_dit, 0), dir, "diffusion_pytorch_model.safetensors");
     refuse(dir, GV_ERR_MODEL, "holds a text encoder");
+    write_text(dir, "models_t5_umt5-xxl-enc-bf16.pth", "<html>not found</html>");
+    refuse(dir, GV_ERR_MODEL, "passed over: ");
+    refuse(dir, GV_ERR_MODEL, "models_t5_umt5-xxl-enc-bf16.pth");
     fixture_remove(ours);
     fixture_remove(dir);
 }
