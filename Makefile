@@ -48,4 +48,4 @@ install: build
 	@cmake --install build
 
 clean:
-	@rm -rf build build-asan build-debug build-tsan build-minimal demo.mp4
+	@rm -rf build build-asan build-debug build-fuzz build-tsan build-minimal demo.mp4

@@ -416,11 +416,16 @@ static void run_task(struct task *t)
 
 /* ---- all tasks ---- */
 
-static void *cut(char **at, int64_t n, size_t size)
-{
-    void *p = *at;
+struct layout {
+    char  *base; /* NULL: only counts */
+    size_t used;
+};
 
-    *at += ((size_t)n * size + GV_ALIGN - 1) / GV_ALIGN * GV_ALIGN;
+static void *cut(struct layout *at, int64_t n, size_t size)
+{
+    void *p = at->base ? at->base + at->used : NULL;
+
+    at->used += ((size_t)n * size + GV_ALIGN - 1) / GV_ALIGN * GV_ALIGN;
     return p;
 }
 
@@ -429,7 +434,7 @@ static size_t lay_out(struct task *t, char *base)
 {
     const struct flash *f = t->f;
     const int64_t       lanes = GV_TILE_Q / f->parts;
-    char               *at = base;
+    struct layout       at = { base, 0 };
 
     t->q = cut(&at, f->steps * lanes, sizeof *t->q);
     t->acc = cut(&at, f->channels * lanes, sizeof *t->acc);
@@ -441,7 +446,7 @@ static size_t lay_out(struct task *t, char *base)
     t->p = f->in->per_word == 1 ? (uint32_t *)t->s : cut(&at, FLASH_GROUP / 2 * FLASH_LANES, sizeof *t->p);
     t->own_k = cut(&at, FLASH_GROUP * f->steps, sizeof *t->own_k);
     t->own_v = cut(&at, GROUP_BLOCKS * f->block_words, sizeof *t->own_v);
-    return (size_t)(at - base);
+    return at.used;
 }
 
 static int64_t chunk_tasks(const struct flash *f)
