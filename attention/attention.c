@@ -6,9 +6,18 @@
 
 #include <math.h>
 
+#include "attention/attn_ops.h"
 #include "attention/cpu/attn_cpu.h"
 
 enum { TEXT = 64 };
+
+/* A device in a module brings its own; the processor's are here. */
+static const struct attn_ops *kernels_of(const struct device *d)
+{
+    static const struct attn_ops cpu = { .attention = gv_attn_cpu, .merge = gv_attn_merge_cpu };
+
+    return d->attention ? d->attention : &cpu;
+}
 
 static void misfit(struct run *r, const char *what, struct tensor t)
 {
@@ -158,13 +167,9 @@ void gv_attention(struct run *r, const struct attn_call *c)
     if (!gv_run_ready(r) || !check(r, c))
         return;
     r->flops += count_flops(c);
-    if (r->device->kind != GV_DEVICE_CPU) {
-        gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: no kernel for device %s", r->device->name);
-        return;
-    }
     struct mark m = arena_mark(&r->scratch);
     if (list_rows(c) && c->q.dim[0])
-        gv_attn_cpu(r, c);
+        kernels_of(r->device)->attention(r, c);
     arena_release(&r->scratch, m);
 }
 
@@ -192,8 +197,6 @@ void gv_attn_merge(struct run *r, const struct attn_partial *dst, const struct a
 {
     if (!gv_run_ready(r) || !check_merge(r, dst, parts, n))
         return;
-    if (r->device->kind != GV_DEVICE_CPU)
-        gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: no merge for device %s", r->device->name);
-    else if (!gv_device_is_null(r->device))
-        gv_attn_merge_cpu(r, dst, parts, n);
+    if (!gv_device_is_null(r->device))
+        kernels_of(r->device)->merge(r, dst, parts, n);
 }

@@ -2,13 +2,18 @@
 
 #include <string.h>
 
+#include "core/module.h"
+
 gv_status gv_device_open(struct device **out, const struct device_params *p, struct error *e)
 {
     *out = NULL;
-    const char *name = p->name ? p->name : "cpu";
-    if (!strcmp(name, "cpu"))
+    if (!p->name && gv_module_open(out, "cuda", p, NULL) == GV_OK)
+        return GV_OK;
+    if (!p->name || !strcmp(p->name, "cpu"))
         return gv_device_cpu_open(out, p, e);
-    return gv_fail(e, GV_ERR_UNSUPPORTED, "device \"%s\" is not one of this build's: cpu", name);
+    if (!strcmp(p->name, "cuda"))
+        return gv_module_open(out, "cuda", p, e);
+    return gv_fail(e, GV_ERR_UNSUPPORTED, "device \"%s\" is not one of this build's: cpu, cuda", p->name);
 }
 
 void gv_device_close(struct device **d)

@@ -24,6 +24,7 @@ struct norm_opts;
 struct conv_opts;
 struct noise_key;
 struct lincomb_term;
+struct attn_ops;
 
 enum device_kind { GV_DEVICE_CPU, GV_DEVICE_CUDA };
 
@@ -75,6 +76,7 @@ struct device {
     size_t                   budget;       /* bytes of our allocations to stay under */
     atomic_size_t            in_use, peak; /* bytes of our allocations */
     void                    *impl;         /* the device's own */
+    const struct attn_ops   *attention;    /* of a device in a module: attention/attn_ops.h. Core does not look inside */
 };
 
 struct device_params {

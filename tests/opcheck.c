@@ -1,10 +1,11 @@
 /* Every operation, at every CPU level that this machine has, against plain loops in f64; how a kernel is accepted.
  *
- *   opcheck [--bench [--threads N]] [--level L] [--seed N] [--cases N]
+ *   opcheck [--bench [--threads N]] [--level L | --device D] [--seed N] [--cases N]
  *
  * Sizes are random, odd ones and single rows included; rows are strided at random, gaps and destinations are filled with NaN
  * beforehand, and gaps must still be NaN afterwards. Each level runs twice, on one thread and on three, and both runs must
- * give the same bytes. The last line counts; the exit code is 1 if anything failed. Needs libc and core/ alone.
+ * give the same bytes. Another device (--device cuda) runs instead of the levels, twice as well; scratch is then memory that both
+ * sides reach. The last line counts; the exit code is 1 if anything failed. Needs libc and core/ alone.
  * --bench is tests/opcheck_bench.c. */
 #include <inttypes.h>
 #include <math.h>
@@ -18,6 +19,7 @@
 #include "core/cpu/kernels.h"
 #include "core/cpu/parallel.h"
 #include "core/rng.h"
+#include "tests/device.h"
 #include "tests/opcheck.h"
 
 /* ---- tolerances: |a - b| ≤ rel·|b| + abs·max|b| --------------------------------------------------------------------------- */
@@ -138,6 +140,7 @@ static void hash_bytes(struct ctx *c, const void *p, size_t n)
 /* y, rows of d elements, against want [n · d]. */
 static void compare(struct ctx *c, struct tensor y, const double *want, double rel, double abs)
 {
+    gv_sync(&c->run);
     const int64_t d = y.dim[y.rank - 1], n = gv_tensor_count(y) / d, stride = y.rank > 1 ? y.stride[y.rank - 2] : d;
     double        most = 0;
 
@@ -460,6 +463,7 @@ static void check_copy(struct ctx *c)
 
     snprintf(c->what, sizeof c->what, "rank %d, %s to %s", rank, gv_dtype_info(from)->name, gv_dtype_info(to)->name);
     gv_copy(&c->run, dst, src);
+    gv_sync(&c->run);
     struct tensor seen = opcheck_filled(c, GV_F32, 1, DIMS(n), false);
 
     for (int64_t i = 0; i < n; i++) {
@@ -483,6 +487,7 @@ static void check_fill(struct ctx *c)
 
     snprintf(c->what, sizeof c->what, "[%" PRId64 ", %" PRId64 ", %" PRId64 "]", dim[0], dim[1], dim[2]);
     gv_fill(&c->run, t, 0.375f);
+    gv_sync(&c->run);
     for (int64_t i = 0; i < n; i++) {
         want[i] = 0.375;
         ((float *)seen.data)[i] = gv_load(t.data, t.type, offset_of(t, i));
@@ -649,18 +654,16 @@ struct result {
     int      failed;
 };
 
-static struct result run_check(struct device *d, int check, uint64_t seed, int cases)
+/* memory: SCRATCH bytes that the device reaches. */
+static struct result run_check(struct device *d, void *memory, int check, uint64_t seed, int cases)
 {
     struct result res = { .hash = 0xcbf29ce484222325u };
 
     for (int i = 0; i < cases; i++) {
-        struct ctx   c = { .state = seed * 1000003 + (uint64_t)(check * 7919 + i), .hash = res.hash };
-        struct error e = { 0 };
+        struct ctx c = { .state = seed * 1000003 + (uint64_t)(check * 7919 + i), .hash = res.hash };
 
-        if (gv_run_open(&c.run, d, coin(&c) ? GV_BF16 : GV_F32, SCRATCH, &e) != GV_OK) {
-            printf("%s\n", e.text);
-            exit(2);
-        }
+        c.run =
+            (struct run){ .device = d, .compute = coin(&c) ? GV_BF16 : GV_F32, .scratch = { .base = memory, .size = SCRATCH } };
         checks[check].fn(&c);
         if (c.run.err.code != GV_OK) {
             printf("  %s %s: %s\n", checks[check].name, c.what, c.run.err.text);
@@ -669,38 +672,66 @@ static struct result run_check(struct device *d, int check, uint64_t seed, int c
         res.failed += c.failed;
         res.worst = fmax(res.worst, c.worst);
         res.hash = c.hash;
-        gv_run_close(&c.run);
     }
     return res;
 }
 
-struct device *opcheck_device(const char *level, int threads)
+struct device *opcheck_device(const char *name, const char *level, int threads)
 {
     struct device *d = NULL;
     struct error   e = { 0 };
 
-    if (gv_device_open(&d, &(struct device_params){ .name = "cpu", .cpu_level = level, .threads = threads }, &e) != GV_OK) {
+    if (gv_device_open(&d, &(struct device_params){ .name = name, .cpu_level = level, .threads = threads }, &e) != GV_OK) {
         printf("%s\n", e.text);
         exit(2);
     }
     return d;
 }
 
-static void run_level(const char *level, uint64_t seed, int cases, int *passed, int *failed)
+static void *memory_of(struct device *d, size_t bytes)
 {
-    struct device *one = opcheck_device(level, 1), *three = opcheck_device(level, 3);
+    void *memory = test_shared_alloc(d, bytes);
+
+    if (!memory) {
+        printf("no %zu bytes of memory that %s reaches\n", bytes, d->name);
+        exit(2);
+    }
+    return memory;
+}
+
+/* The same cases on two devices, or twice on one; both runs must give the same bytes. */
+static void run_pair(struct device *one, struct device *two, const char *name, uint64_t seed, int cases, int *passed,
+                     int *failed)
+{
+    void *memory = memory_of(one, SCRATCH);
 
     for (int i = 0; i < N_CHECKS; i++) {
-        const struct result a = run_check(one, i, seed, cases), b = run_check(three, i, seed, cases);
+        const struct result a = run_check(one, memory, i, seed, cases), b = run_check(two, memory, i, seed, cases);
         const bool          same = a.hash == b.hash, good = !a.failed && !b.failed && same;
 
-        printf("%-10s %-10s %5d cases, worst %5.1f%% of what is allowed%s%s\n", level, checks[i].name, cases,
-               100 * fmax(a.worst, b.worst), same ? "" : ", DEPENDS ON THE THREADS", good ? "" : "  FAILED");
+        printf("%-10s %-10s %5d cases, worst %5.1f%% of what is allowed%s%s\n", name, checks[i].name, cases,
+               100 * fmax(a.worst, b.worst), same ? "" : ", NOT THE SAME BYTES TWICE", good ? "" : "  FAILED");
         *passed += good;
         *failed += !good;
     }
+    test_shared_free(one, memory, SCRATCH);
+}
+
+static void run_level(const char *level, uint64_t seed, int cases, int *passed, int *failed)
+{
+    struct device *one = opcheck_device("cpu", level, 1), *three = opcheck_device("cpu", level, 3);
+
+    run_pair(one, three, level, seed, cases, passed, failed);
     gv_device_close(&one);
     gv_device_close(&three);
+}
+
+static void run_device(const char *name, uint64_t seed, int cases, int *passed, int *failed)
+{
+    struct device *d = opcheck_device(name, NULL, 0);
+
+    run_pair(d, d, name, seed, cases, passed, failed);
+    gv_device_close(&d);
 }
 
 /* ---- the pool -------------------------------------------------------------------------------------------------------------- */
@@ -746,7 +777,7 @@ static void *pool_caller(void *arg)
 /* Several threads use one device at once: every index is run once, and no call waits forever. */
 static void check_pool(int *passed, int *failed)
 {
-    struct device *d = opcheck_device(NULL, 3);
+    struct device *d = opcheck_device("cpu", NULL, 3);
     pthread_t      caller[CALLERS];
     intptr_t       wrong = 0;
 
@@ -785,13 +816,15 @@ int main(int argc, char **argv)
 {
     static const char *const levels[] = { "c", "avx2", "avx512", "avx512bf16" };
     uint64_t                 seed = (uint64_t)time(NULL);
-    const char              *only = NULL;
+    const char              *only = NULL, *device = NULL;
     int                      passed = 0, failed = 0, cases = 60, threads = 1;
     bool                     timed = false;
 
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--level") && i + 1 < argc)
             only = argv[++i];
+        else if (!strcmp(argv[i], "--device") && i + 1 < argc)
+            device = argv[++i];
         else if (!strcmp(argv[i], "--bench"))
             timed = true;
         else if (!strcmp(argv[i], "--seed") && i + 1 < argc)
@@ -801,8 +834,8 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--cases") && i + 1 < argc)
             cases = atoi(argv[++i]);
         else {
-            fprintf(stderr,
-                    "usage: opcheck [--bench [--threads N]] [--level c|avx2|avx512|avx512bf16] [--seed N] [--cases N]\n");
+            fprintf(stderr, "usage: opcheck [--bench [--threads N]] [--level c|avx2|avx512|avx512bf16 | --device D] [--seed N] "
+                            "[--cases N]\n");
             return 2;
         }
     }
@@ -811,7 +844,9 @@ int main(int argc, char **argv)
         return 0;
     }
     printf("seed %" PRIu64 "\n", seed);
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+    if (device)
+        run_device(device, seed, cases, &passed, &failed);
+    for (size_t i = 0; !device && i < sizeof levels / sizeof *levels; i++) {
         if (only && strcmp(only, levels[i]))
             continue;
         if (level_present(levels[i]))
@@ -819,7 +854,8 @@ int main(int argc, char **argv)
         else
             printf("%-10s not on this machine: skipped\n", levels[i]);
     }
-    check_pool(&passed, &failed);
+    if (!device)
+        check_pool(&passed, &failed);
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;
 }

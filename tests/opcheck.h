@@ -14,7 +14,7 @@ struct ctx {
 };
 
 /* Exits with a sentence when the device cannot be opened. level NULL: all that is present. */
-struct device *opcheck_device(const char *level, int threads);
+struct device *opcheck_device(const char *name, const char *level, int threads);
 /* In the run's scratch. random: uniform in [-1, 1), else all NaN. */
 struct tensor opcheck_filled(struct ctx *c, enum dtype type, int rank, const int64_t *dim, bool random);
 struct tensor opcheck_vector(struct ctx *c, int64_t d); /* f32 [d], random */

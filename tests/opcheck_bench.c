@@ -354,7 +354,7 @@ static void bench_rows(struct device *d)
 
 void opcheck_bench(const char *level, int threads)
 {
-    struct device *d = opcheck_device(level, threads);
+    struct device *d = opcheck_device("cpu", level, threads);
     const double   bf16 = peak_rate(d, true), f32 = peak_rate(d, false);
 
     printf("%d thread(s); peak %.0f GFLOP/s in bf16, %.0f in f32; medians\n", gv_cpu_threads(d), bf16, f32);

@@ -2,6 +2,7 @@
  * it from struct attn_call, takes the scratch and chooses the kernel; kernels see nothing of the engine above this header, so
  * that they can be built and tried alone.
  *
+ *   module.c         the module's one door
  *   attn_cuda.c      struct attn_call → struct attn_args; the choice; errors in words
  *   attn_simple.cu   every rule of the contract, any head size; compute_80 PTX
  *   attn_sm90.cu     the Hopper kernel
@@ -17,6 +18,9 @@
 extern "C" {
 #endif
 #include "attention/plan.h"
+
+struct attn_ops;
+extern const struct attn_ops gv_attn_cuda_ops; /* attn_cuda.c */
 
 enum { ATTN_MAX_SOURCES = 8 }; /* GV_ATTN_SOURCES, which attention.h has beside things that C++ cannot read */
 

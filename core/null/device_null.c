@@ -154,6 +154,7 @@ gv_status gv_device_null(struct device **out, struct device *d, struct error *e)
         .stands_for = d,
         .compute = d->compute,
         .log = d->log,
+        .attention = d->attention,
     };
     return GV_OK;
 }

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "core/cpu/features.h"
+#include "tests/device.h"
 
 /* ---- numbers ---- */
 
@@ -97,9 +98,20 @@ void set(struct tensor t, int64_t i, int64_t j, int64_t k, int64_t l, float x)
     memcpy(at(t, i, j, k, l), &half, 2);
 }
 
+/* The device that shares memory with the cases: opened once and left open. */
+static struct device *sharing(void)
+{
+    static struct device *d;
+    struct error          e = { 0 };
+
+    if (!d && gv_device_open(&d, &(struct device_params){ .name = test_device(), .threads = 1 }, &e) != GV_OK)
+        fail_msg("%s", e.text);
+    return d;
+}
+
 void *case_alloc(struct attn_case *k, size_t bytes)
 {
-    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    void *p = test_on_cpu() ? aligned_alloc(64, (bytes + 127) / 64 * 64) : test_shared_alloc(sharing(), bytes + 128);
 
     assert_non_null(p);
     assert_true(k->n_owned < 128);
@@ -318,8 +330,12 @@ void case_poison(struct attn_case *k)
 
 void case_free(struct attn_case *k)
 {
-    for (int i = 0; i < k->n_owned; i++)
-        free(k->owned[i]);
+    for (int i = 0; i < k->n_owned; i++) {
+        if (test_on_cpu())
+            free(k->owned[i]);
+        else
+            test_shared_free(sharing(), k->owned[i], 0);
+    }
     k->n_owned = 0;
 }
 
@@ -497,6 +513,11 @@ bool level_open(struct device **d, const char *level, int threads)
     unsigned              flags = 0;
     struct error          e = { 0 };
 
+    if (!test_on_cpu()) { /* one device, in the place of the plainest level */
+        if (!strcmp(level, "c") && gv_device_open(d, &(struct device_params){ .name = test_device() }, &e) != GV_OK)
+            fail_msg("%s", e.text);
+        return !strcmp(level, "c");
+    }
     assert_true(gv_cpu_detect(&flags, level));
     for (int i = 0; i < 4; i++)
         if (!strcmp(level, levels[i]) && (flags & need[i]) != need[i]) {
@@ -516,6 +537,7 @@ void run_call(struct device *d, enum dtype compute, const struct attn_call *c)
     if (gv_run_open(&r, d, compute, 64 << 20, &e) != GV_OK)
         fail_msg("%s", e.text);
     gv_attention(&r, c);
+    gv_sync(&r);
     if (r.err.code != GV_OK)
         fail_msg("%s", r.err.text);
     gv_run_close(&r);

@@ -38,8 +38,8 @@ static void unknown_devices_levels_and_precisions_are_refused_by_name(void **sta
     (void)state;
     refuse(&(struct device_params){ .name = "tpu" }, GV_ERR_UNSUPPORTED, "tpu");
     refuse(&(struct device_params){ .name = "" }, GV_ERR_UNSUPPORTED, "cpu");
-    refuse(&(struct device_params){ .cpu_level = "mmx" }, GV_ERR_ARGUMENT, "mmx");
-    refuse(&(struct device_params){ .precision = "f8" }, GV_ERR_ARGUMENT, "f8");
+    refuse(&(struct device_params){ .name = "cpu", .cpu_level = "mmx" }, GV_ERR_ARGUMENT, "mmx");
+    refuse(&(struct device_params){ .name = "cpu", .precision = "f8" }, GV_ERR_ARGUMENT, "f8");
 }
 
 static void every_precision_and_level_opens(void **state)
@@ -50,7 +50,7 @@ static void every_precision_and_level_opens(void **state)
         for (int bf16 = 0; bf16 < 2; bf16++) {
             struct device             *d;
             struct error               e = { 0 };
-            const struct device_params p = { .threads = 1, .cpu_level = level[i], .precision = bf16 ? "bf16" : "f32" };
+            const struct device_params p = { .name = "cpu", .threads = 1, .cpu_level = level[i], .precision = bf16 ? "bf16" : "f32" };
             if (gv_device_open(&d, &p, &e)) { /* a level that this processor lacks says so */
                 assert_int_equal(e.code, GV_ERR_UNSUPPORTED);
                 continue;

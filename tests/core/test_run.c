@@ -18,7 +18,7 @@ static struct device *cpu;
 static int open_cpu(void **state)
 {
     (void)state;
-    const struct device_params p = { .threads = 2, .precision = "f32" };
+    const struct device_params p = { .name = "cpu", .threads = 2, .precision = "f32" };
     return gv_device_open(&cpu, &p, NULL);
 }
 

@@ -8,11 +8,13 @@
 
 #include <cmocka.h>
 
+#include "tests/device.h"
+
 void case_open(struct model_case *c, const char *name, const char *precision, enum dtype weights)
 {
     char source[512];
     memset(c, 0, sizeof *c);
-    const struct device_params p = { .name = "cpu", .threads = 2, .precision = precision };
+    const struct device_params p = { .name = test_device(), .threads = 2, .precision = precision };
     assert_int_equal(gv_device_open(&c->device, &p, &c->error), GV_OK);
     assert_int_equal(gv_run_open(&c->run, c->device, c->device->compute, (size_t)256 << 20, &c->error), GV_OK);
     golden_open(&c->golden, name);

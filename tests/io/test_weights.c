@@ -25,7 +25,7 @@ static struct device *cpu;
 static int open_all(void **state)
 {
     (void)state;
-    const struct device_params p = { .threads = 2, .precision = "f32", .budget = 4 << 20 };
+    const struct device_params p = { .name = "cpu", .threads = 2, .precision = "f32", .budget = 4 << 20 };
     fixture_temp(folder);
     return gv_device_open(&cpu, &p, NULL);
 }
