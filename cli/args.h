@@ -72,7 +72,7 @@ struct cli_args {
     int64_t     tokens, top_k;
     double      temperature, top_p, repetition;
     const char *solver, *causal, *noise, *device, *precision, *cpu_level;
-    const char *output, *format, *report;
+    const char *output, *format, *codec, *bits, *crf, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
     size_t      n_options;

@@ -81,7 +81,7 @@ static void print_json(const json_t *value)
 /* ---- info ---------------------------------------------------------------------------------------------------------- */
 
 static const char *const device_keys[] = { "name", "description", NULL };
-static const char *const format_keys[] = { "extension", "description", NULL };
+static const char *const format_keys[] = { "extension", "description", "codecs", NULL };
 static const char *const option_keys[] = { "name", "type", "range", "default", "help", NULL };
 
 static int show_list(struct cli_open *c, const struct cli_args *a, json_t *list, const char *const *keys)

@@ -28,6 +28,26 @@ static bool can_write(const json_t *formats, const char *extension)
     return false;
 }
 
+/* Whether the format holds the codec; *known: those that it holds. */
+static bool holds_codec(const json_t *formats, const char *extension, const char *codec, char *known, size_t size)
+{
+    size_t used = 0;
+    bool   found = false;
+    known[0] = 0;
+    for (size_t i = 0; i < json_array_size(formats); i++) {
+        json_t *codecs = json_object_get(json_array_get(formats, i), "codecs"), *one;
+        size_t  k;
+        if (strcasecmp(extension_at(formats, i), extension))
+            continue;
+        json_array_foreach (codecs, k, one) {
+            found = found || !strcmp(json_string_value(one), codec);
+            if (used < size)
+                used += (size_t)snprintf(known + used, size - used, "%s%s", k ? ", " : "", json_string_value(one));
+        }
+    }
+    return found;
+}
+
 static void list_formats(const json_t *formats, char *out, size_t size)
 {
     size_t used = 0;
@@ -56,6 +76,8 @@ static int check_format(struct cli_printer *p, const struct cli_args *a, const j
         return cli_fail(p, EXIT_USAGE, "the output \"%s\" has no extension; expected one of: %s", path, known);
     if (!can_write(formats, format))
         return cli_fail(p, EXIT_USAGE, "the output format \"%s\" is not one that this build writes: %s", format, known);
+    if (a->codec && !holds_codec(formats, format, a->codec, known, sizeof known))
+        return cli_fail(p, EXIT_USAGE, "--codec %s: %s takes %s", a->codec, format, known[0] ? known : "no codec");
     return EXIT_OK;
 }
 

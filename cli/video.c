@@ -21,7 +21,7 @@ struct video {
     const struct cli_args *args; /* with the seed filled in */
     char                  *prompt;
     char                   output[CLI_PATH];
-    gv_option              options[CLI_MAX_PAIRS + 2];
+    gv_option              options[CLI_MAX_PAIRS + 5];
     gv_video_request       request;
     int64_t                frames; /* delivered so far, and their size */
     int                    width, height;
@@ -133,6 +133,12 @@ static void fill_request(struct video *v)
     r->option_count = a->n_options;
     if (a->format)
         v->options[r->option_count++] = (gv_option){ "format", a->format };
+    if (a->codec)
+        v->options[r->option_count++] = (gv_option){ "codec", a->codec };
+    if (a->crf)
+        v->options[r->option_count++] = (gv_option){ "crf", a->crf };
+    if (a->bits)
+        v->options[r->option_count++] = (gv_option){ "bits", a->bits };
     if (a->causal)
         v->options[r->option_count++] = (gv_option){ "causal", a->causal };
     r->options = v->options;

@@ -62,6 +62,22 @@ void gv_pixels_to_float(float *x, const uint8_t *rgb, int64_t n)
         x[i] = 2.0f * ((float)rgb[i] / 255.0f) - 1.0f; /* in diffusers' order, for the same last bit */
 }
 
+void gv_pixels16_from_float(uint16_t *rgb, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] * 32767.5f + 32768.0f;
+        v = v > 0.0f ? v : 0.0f; /* NaN too */
+        v = v < 65535.0f ? v : 65535.0f;
+        rgb[i] = (uint16_t)(int)v;
+    }
+}
+
+void gv_pixels16_from_8(uint16_t *wide, const uint8_t *rgb, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        wide[i] = (uint16_t)(rgb[i] * 257);
+}
+
 /* ---- resizing as Pillow does it --------------------------------------------------------------------------------------- */
 
 enum { COEF_BITS = 22 }; /* 32 - 8 for the code - 2 for overshoot */
@@ -335,5 +351,60 @@ void gv_yuv_from_rgb(uint8_t *y, ptrdiff_t y_stride, uint8_t *u, uint8_t *v, ptr
     for (ptrdiff_t j = 0; 2 * j < height; j++) {
         const uint8_t *a = rgb + 2 * j * row, *b = 2 * j + 1 < height ? a + row : a;
         chroma_row_420(u + j * uv_stride, v + j * uv_stride, a, b, width);
+    }
+}
+
+/* ---- in 10 bits -------------------------------------------------------------------------------------------------------- */
+
+/* c: sums of R, G, B over pixels whose weights add up to n. The ratios of above with 4 times the range, over 65535:
+ * Y = 64 + 876 (1063 R + 3576 G + 361 B) / 5000 / 65535, Cb = 512 + 1792 (4639 B - 1063 R - 3576 G) / 18556 / 65535,
+ * Cr = 512 + 1792 (3937 R - 3576 G - 361 B) / 15748 / 65535. Numerators are kept positive for the division. */
+static inline uint16_t ratio10(int64_t offset, int64_t num, int64_t den)
+{
+    return (uint16_t)((2 * (offset * den + num) + den) / (2 * den));
+}
+
+static inline uint16_t luma10(const int64_t c[3])
+{
+    return ratio10(64, 876 * (1063 * c[0] + 3576 * c[1] + 361 * c[2]), (int64_t)5000 * 65535);
+}
+
+static inline uint16_t chroma10_b(const int64_t c[3], int64_t n)
+{
+    return ratio10(512, 1792 * (4639 * c[2] - 1063 * c[0] - 3576 * c[1]), 18556 * 65535 * n);
+}
+
+static inline uint16_t chroma10_r(const int64_t c[3], int64_t n)
+{
+    return ratio10(512, 1792 * (3937 * c[0] - 3576 * c[1] - 361 * c[2]), 15748 * 65535 * n);
+}
+
+static void luma_row10(uint16_t *y, const uint16_t *rgb, int width)
+{
+    for (int x = 0; x < width; x++)
+        y[x] = luma10((const int64_t[3]){ rgb[3 * x], rgb[3 * x + 1], rgb[3 * x + 2] });
+}
+
+/* One row of chroma from rows a and b (the same row where only columns are halved). */
+static void chroma_row10(uint16_t *u, uint16_t *v, const uint16_t *a, const uint16_t *b, int width, bool half)
+{
+    for (int i = 0; (half ? 2 * i : i) < width; i++) {
+        const int m = half ? 6 * i : 3 * i, l = half && i > 0 ? m - 3 : m, r = half && 2 * i + 1 < width ? m + 3 : m;
+        int64_t   c[3];
+        for (int k = 0; k < 3; k++)
+            c[k] = (int64_t)a[l + k] + b[l + k] + 2 * ((int64_t)a[m + k] + b[m + k]) + a[r + k] + b[r + k];
+        u[i] = chroma10_b(c, 8);
+        v[i] = chroma10_r(c, 8);
+    }
+}
+
+void gv_yuv10_from_rgb16(const struct planes10 *dst, const uint16_t *rgb, int width, int height, enum yuv_kind kind)
+{
+    const ptrdiff_t row = (ptrdiff_t)width * 3, step = kind == YUV_420 ? 2 : 1;
+    for (ptrdiff_t j = 0; j < height; j++)
+        luma_row10(dst->plane[0] + j * dst->stride[0], rgb + j * row, width);
+    for (ptrdiff_t j = 0; step * j < height; j++) {
+        const uint16_t *a = rgb + step * j * row, *b = kind == YUV_420 && 2 * j + 1 < height ? a + row : a;
+        chroma_row10(dst->plane[1] + j * dst->stride[1], dst->plane[2] + j * dst->stride[2], a, b, width, kind != YUV_444);
     }
 }

@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/media_kind.h"
 #include "io/sink_kind.h"
 #ifdef GV_HAVE_FFMPEG
 #include "io/media.h"
@@ -116,11 +117,11 @@ static int exif_orientation(const uint8_t *p, size_t size)
 }
 
 /* o as in EXIF: 1 upright; 5..8 have their sides swapped. */
-static gv_status orient(struct image *im, int o, struct error *e)
+gv_status gv_image_orient(struct image *im, int o, struct error *e)
 {
     const bool   swap = o >= 5, flip_x = o == 2 || o == 3 || o == 6 || o == 7, flip_y = o == 3 || o == 4 || o == 7 || o == 8;
     struct image out;
-    if (o == 1)
+    if (o <= 1 || o > 8)
         return GV_OK;
     TRY(gv_image_new(&out, swap ? im->height : im->width, swap ? im->width : im->height, e));
     for (int64_t y = 0; y < im->height; y++)
@@ -396,75 +397,6 @@ static gv_status jpeg_read(struct image *im, int *orientation, struct bytes b, c
     return jpeg_pixels(im, b, path, e);
 }
 
-/* ---- kinds by first bytes --------------------------------------------------------------------------------------------- */
-
-enum file_kind { KIND_UNKNOWN, KIND_PNG, KIND_JPEG, KIND_STILL, KIND_CLIP, KIND_REFUSED };
-
-struct magic {
-    const char    *name;
-    int            at, length;
-    const char    *bytes;
-    int            at2; /* a second place to look, where length2 is not 0 */
-    int            length2;
-    const char    *bytes2;
-    enum file_kind kind;
-    int            detail; /* enum media_still or media_clip */
-};
-
-enum { HEAD = 64 };
-#ifdef GV_HAVE_FFMPEG
-#define DETAIL(x) x
-#else
-#define DETAIL(x) 0
-#endif
-
-/* The first that fits; so brands that libav cannot read stand before the rest of their family. */
-static const struct magic magics[] = {
-    {"PNG", 0, 8, "\x89PNG\r\n\x1a\n", 0, 0, NULL, KIND_PNG, 0},
-    {"JPEG", 0, 3, "\xff\xd8\xff", 0, 0, NULL, KIND_JPEG, 0},
-    {"WebP", 0, 4, "RIFF", 8, 4, "WEBP", KIND_STILL, DETAIL(MEDIA_WEBP)},
-    {"GIF", 0, 4, "GIF8", 0, 0, NULL, KIND_STILL, DETAIL(MEDIA_GIF)},
-    {"TIFF", 0, 4, "II*\0", 0, 0, NULL, KIND_STILL, DETAIL(MEDIA_TIFF)},
-    {"TIFF", 0, 4, "MM\0*", 0, 0, NULL, KIND_STILL, DETAIL(MEDIA_TIFF)},
-    {"BMP", 0, 2, "BM", 6, 4, "\0\0\0\0", KIND_STILL, DETAIL(MEDIA_BMP)},
-    {"HEIC picture", 4, 7, "ftyphei", 0, 0, NULL, KIND_REFUSED, 0},
-    {"HEIC picture", 4, 8, "ftypmif1", 0, 0, NULL, KIND_REFUSED, 0},
-    {"AVIF picture", 4, 7, "ftypavi", 0, 0, NULL, KIND_REFUSED, 0},
-    {"MP4", 4, 4, "ftyp", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_MOV)},
-    {"QuickTime", 4, 4, "moov", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_MOV)},
-    {"QuickTime", 4, 4, "mdat", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_MOV)},
-    {"QuickTime", 4, 4, "wide", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_MOV)},
-    {"QuickTime", 4, 4, "free", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_MOV)},
-    {"Matroska", 0, 4, "\x1a\x45\xdf\xa3", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_MATROSKA)},
-    {"AVI", 0, 4, "RIFF", 8, 4, "AVI ", KIND_CLIP, DETAIL(MEDIA_AVI)},
-    {"Y4M", 0, 10, "YUV4MPEG2 ", 0, 0, NULL, KIND_CLIP, DETAIL(MEDIA_Y4M)},
-    {"playlist", 0, 7, "#EXTM3U", 0, 0, NULL, KIND_REFUSED, 0},
-    {"playlist", 0, 8, "ffconcat", 0, 0, NULL, KIND_REFUSED, 0},
-    {"playlist", 0, 10, "[playlist]", 0, 0, NULL, KIND_REFUSED, 0},
-    {"PDF", 0, 5, "%PDF-", 0, 0, NULL, KIND_REFUSED, 0},
-    {"Photoshop file", 0, 4, "8BPS", 0, 0, NULL, KIND_REFUSED, 0},
-    {"JPEG XL picture", 0, 2, "\xff\x0a", 0, 0, NULL, KIND_REFUSED, 0},
-    {"JPEG XL picture", 4, 8, "JXL \r\n\x87\n", 0, 0, NULL, KIND_REFUSED, 0},
-    {"OpenEXR picture", 0, 4, "\x76\x2f\x31\x01", 0, 0, NULL, KIND_REFUSED, 0},
-    {"SVG drawing", 0, 4, "<svg", 0, 0, NULL, KIND_REFUSED, 0},
-    {"text of HTML or XML", 0, 1, "<", 0, 0, NULL, KIND_REFUSED, 0},
-};
-
-static bool at_place(struct bytes head, int at, int length, const char *bytes)
-{
-    return head.size >= (size_t)(at + length) && !memcmp(head.at + at, bytes, (size_t)length);
-}
-
-static const struct magic *kind_of(struct bytes head)
-{
-    for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
-        const struct magic *m = &magics[i];
-        if (at_place(head, m->at, m->length, m->bytes) && (!m->length2 || at_place(head, m->at2, m->length2, m->bytes2)))
-            return m;
-    }
-    return NULL;
-}
-
 /* ---- reading ---------------------------------------------------------------------------------------------------------- */
 
 static gv_status read_fail(const char *path, int err, struct error *e)
@@ -491,7 +423,8 @@ static gv_status fill(struct bytes *b, size_t limit, int fd, const char *path, s
 /* The whole file behind its head, which b holds already; pipes too, so the size is only a guess. */
 static gv_status fill_all(struct bytes *b, const struct stat *s, int fd, const char *path, struct error *e)
 {
-    size_t room = S_ISREG(s->st_mode) && s->st_size > HEAD && s->st_size <= GV_IMAGE_BYTES ? (size_t)s->st_size : 1 << 20;
+    size_t room =
+        S_ISREG(s->st_mode) && s->st_size > GV_MEDIA_HEAD && s->st_size <= GV_IMAGE_BYTES ? (size_t)s->st_size : 1 << 20;
     for (;;) {
         uint8_t *more = realloc(b->at, room + 1);
         if (!more)
@@ -550,7 +483,7 @@ static bool gif_whole(struct bytes b)
     return gif_blocks(b, at + 11 + gif_table(b.at[at + 9])) != 0;
 }
 
-static gv_status still_read(struct image *im, int *orientation, const struct magic *m, struct bytes b, const char *path,
+static gv_status still_read(struct image *im, int *orientation, const struct media_kind *m, struct bytes b, const char *path,
                             struct error *e)
 {
     if (m->detail == MEDIA_GIF && !gif_whole(b))
@@ -559,7 +492,7 @@ static gv_status still_read(struct image *im, int *orientation, const struct mag
     return gv_media_read_still(im, (enum media_still)m->detail, b.at, b.size, path, e);
 }
 
-static gv_status clip_read(struct image *im, int *orientation, const struct magic *m, int fd, const struct stat *s,
+static gv_status clip_read(struct image *im, int *orientation, const struct media_kind *m, int fd, const struct stat *s,
                            const char *path, struct error *e)
 {
     if (!S_ISREG(s->st_mode))
@@ -569,14 +502,14 @@ static gv_status clip_read(struct image *im, int *orientation, const struct magi
 
 #else
 
-static gv_status still_read(struct image *im, int *orientation, const struct magic *m, struct bytes b, const char *path,
+static gv_status still_read(struct image *im, int *orientation, const struct media_kind *m, struct bytes b, const char *path,
                             struct error *e)
 {
     (void)im, (void)orientation, (void)b;
     return gv_fail(e, GV_ERR_UNSUPPORTED, "%s is a %s, which this build cannot read because it lacks libav", path, m->name);
 }
 
-static gv_status clip_read(struct image *im, int *orientation, const struct magic *m, int fd, const struct stat *s,
+static gv_status clip_read(struct image *im, int *orientation, const struct media_kind *m, int fd, const struct stat *s,
                            const char *path, struct error *e)
 {
     (void)fd, (void)s;
@@ -585,7 +518,7 @@ static gv_status clip_read(struct image *im, int *orientation, const struct magi
 
 #endif
 
-static gv_status refuse(const struct magic *m, struct bytes b, const char *path, struct error *e)
+static gv_status refuse(const struct media_kind *m, struct bytes b, const char *path, struct error *e)
 {
     if (m)
         return gv_fail(e, GV_ERR_UNSUPPORTED, "%s is a %s, not a picture or clip that can be read", path, m->name);
@@ -602,28 +535,28 @@ static gv_status read_any(struct image *im, struct bytes *b, int fd, const char 
     int         orientation = 1;
     if (fstat(fd, &s) != 0)
         return read_fail(path, errno, e);
-    if (!(b->at = malloc(HEAD)))
+    if (!(b->at = malloc(GV_MEDIA_HEAD)))
         return gv_fail(e, GV_ERR_MEMORY, "no memory to read %s", path);
-    TRY(fill(b, HEAD, fd, path, e));
+    TRY(fill(b, GV_MEDIA_HEAD, fd, path, e));
     if (!b->size)
         return gv_fail(e, GV_ERR_FORMAT, "%s is empty", path);
 
-    const struct magic *m = kind_of(*b);
-    if (!m || m->kind == KIND_REFUSED)
+    const struct media_kind *m = gv_media_kind(b->at, b->size);
+    if (!m || m->class == KIND_REFUSED)
         return refuse(m, *b, path, e);
-    if (m->kind == KIND_CLIP) {
+    if (m->class == KIND_CLIP) {
         TRY(clip_read(im, &orientation, m, fd, &s, path, e));
     } else {
         TRY(fill_all(b, &s, fd, path, e));
-        if (m->kind == KIND_PNG)
+        if (m->class == KIND_PNG)
             TRY(png_read(im, &orientation, *b, path, e));
-        else if (m->kind == KIND_JPEG)
+        else if (m->class == KIND_JPEG)
             TRY(jpeg_read(im, &orientation, *b, path, e));
         else
             TRY(still_read(im, &orientation, m, *b, path, e));
     }
     TRY(size_check(im->width, im->height, path, e));
-    return orient(im, orientation, e);
+    return gv_image_orient(im, orientation, e);
 }
 
 gv_status gv_image_read(struct image *im, const char *path, struct error *e)

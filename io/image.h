@@ -11,6 +11,8 @@ enum { GV_IMAGE_SIDE = 16384, GV_IMAGE_PIXELS = 100 << 20, GV_IMAGE_BYTES = 256 
 /* Errors: IO (cannot be read), FORMAT (empty, truncated, not a picture, not what its first bytes say), UNSUPPORTED (a kind
  * this build cannot read), MEMORY; the message names the file. */
 gv_status gv_image_read(struct image *im, const char *path, struct error *e);
+/* Turns and mirrors by EXIF's number, 1..8; other numbers change nothing. Errors: MEMORY. */
+gv_status gv_image_orient(struct image *im, int orientation, struct error *e);
 /* The bytes of a picture file; JPEG with quality 95, 4:4:4. out is freed with free(). comment may be NULL; it goes into
  * PNG's iTXt "Comment" or JPEG's COM. Errors: MEMORY, UNSUPPORTED (JPEG in a build without TurboJPEG). */
 enum image_kind { IMAGE_PNG, IMAGE_JPEG };

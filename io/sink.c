@@ -263,9 +263,10 @@ static gv_status sequence_write(void *state, const uint8_t *rgb, struct error *e
     return st;
 }
 
-static gv_status sequence_commit(void *state, struct error *e)
+static gv_status sequence_commit(void *state, const char *comment, struct error *e)
 {
     struct sequence *s = state;
+    (void)comment;
     return gv_part_publish(s->parts, s->count, e);
 }
 
@@ -293,11 +294,16 @@ static const struct sink_kind jpeg = {.extension = "jpeg", .needs = "TurboJPEG"}
 /* ---- kinds ------------------------------------------------------------------------------------------------------------ */
 
 #ifndef GV_HAVE_FFMPEG
-static const struct sink_kind gv_sink_mp4 = {.extension = "mp4", .needs = "libav"};
+static const struct sink_kind gv_sink_mp4 = { .extension = "mp4", .needs = "libav" };
+static const struct sink_kind gv_sink_mov = { .extension = "mov", .needs = "libav" };
+static const struct sink_kind gv_sink_mkv = { .extension = "mkv", .needs = "libav" };
+static const struct sink_kind gv_sink_webm = { .extension = "webm", .needs = "libav" };
+static const struct sink_kind gv_sink_gif = { .extension = "gif", .needs = "libav" };
 #endif
 
-static const struct sink_kind *const kinds[] = {&gv_sink_mp4, &gv_sink_y4m, &gv_sink_y4m444, &gv_sink_rgb,
-                                                &png,         &jpg,         &jpeg};
+static const struct sink_kind *const kinds[] = { &gv_sink_mp4, &gv_sink_mov,    &gv_sink_mkv, &gv_sink_webm, &gv_sink_gif,
+                                                 &gv_sink_y4m, &gv_sink_y4m444, &gv_sink_rgb, &png,          &jpg,
+                                                 &jpeg };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static void list_kinds(char *text, size_t room)
@@ -315,7 +321,8 @@ static const char *extension_of(const char *path)
     return dot && dot[1] ? dot + 1 : NULL;
 }
 
-static gv_status kind_find(const struct sink_kind **out, const char *path, const char *format, struct error *e)
+static gv_status kind_find(const struct sink_kind **out, const char *path, const char *format, const char *codec,
+                           struct error *e)
 {
     char list[256];
     list_kinds(list, sizeof list);
@@ -333,28 +340,49 @@ static gv_status kind_find(const struct sink_kind **out, const char *path, const
             return gv_fail(e, GV_ERR_UNSUPPORTED, "%s: this build lacks %s and cannot write %s; it writes %s", path, k->needs,
                            k->extension, list);
         *out = k;
-        return k->check ? k->check(e) : GV_OK;
+        if (k->check)
+            return k->check(k, codec, e);
+        if (codec && codec[0])
+            return gv_fail(e, GV_ERR_ARGUMENT, "%s: %s is written in one way alone, without a codec", path, k->extension);
+        return GV_OK;
     }
     return gv_fail(e, GV_ERR_ARGUMENT, "%s: cannot write the format \"%.32s\"; this build writes %s", path, extension, list);
 }
 
-gv_status gv_sink_check(const char *path, const char *format, struct error *e)
+gv_status gv_sink_check(const char *path, const char *format, const char *codec, struct error *e)
 {
     const struct sink_kind *kind;
-    return kind_find(&kind, path, format, e);
+    return kind_find(&kind, path, format, codec, e);
+}
+
+/* "h264, hevc" → "h264","hevc". */
+static size_t quote_list(char *out, size_t room, const char *list)
+{
+    size_t used = 0;
+    for (const char *p = list; *p; p += strcspn(p, ", "), p += strspn(p, ", "))
+        used += (size_t)snprintf(out + used, room - used, "%s\"%.*s\"", used ? "," : "", (int)strcspn(p, ", "), p);
+    return used;
 }
 
 char *gv_sink_formats(void)
 {
-    enum { ROOM = 2048 };
-    char  *json = malloc(ROOM);
+    enum { ROOM = 4096 };
+    char  *json = malloc(ROOM), codecs[256];
     size_t used = 0;
     if (!json)
         return NULL;
-    for (int i = 0; i < KINDS; i++)
-        if (!kinds[i]->needs && (!kinds[i]->check || kinds[i]->check(NULL) == GV_OK))
-            used += (size_t)snprintf(json + used, ROOM - used, "%s{\"extension\":\"%s\",\"description\":\"%s\"}",
-                                     used ? "," : "[", kinds[i]->extension, kinds[i]->description);
+    for (int i = 0; i < KINDS; i++) {
+        const struct sink_kind *k = kinds[i];
+        if (k->needs || (k->check && k->check(k, NULL, NULL) != GV_OK))
+            continue;
+        used += (size_t)snprintf(json + used, ROOM - used, "%s{\"extension\":\"%s\",\"description\":\"%s\",\"codecs\":[",
+                                 used ? "," : "[", k->extension, k->description);
+        codecs[0] = '\0';
+        if (k->codecs)
+            k->list(codecs, sizeof codecs, k->codecs);
+        used += quote_list(json + used, ROOM - used, codecs);
+        used += (size_t)snprintf(json + used, ROOM - used, "]}");
+    }
     snprintf(json + used, ROOM - used, "]"); /* never empty: y4m needs nothing */
     return json;
 }
@@ -393,13 +421,17 @@ void gv_fps_ratio(double fps, int *num, int *den)
     *den /= a;
 }
 
-static gv_status params_check(const struct sink_params *p, struct error *e)
+static gv_status params_check(const struct sink_kind *kind, const struct sink_params *p, struct error *e)
 {
     if (p->width < 1 || p->height < 1 || p->width > GV_IMAGE_SIDE || p->height > GV_IMAGE_SIDE)
         return gv_fail(e, GV_ERR_ARGUMENT, "%s: %d×%d is outside 1×1 to %d×%d", p->path, p->width, p->height, GV_IMAGE_SIDE,
                        GV_IMAGE_SIDE);
     if (!(p->fps >= 0.1 && p->fps <= 1000.0))
         return gv_fail(e, GV_ERR_ARGUMENT, "%s: %g frames per second is outside 0.1 to 1000", p->path, p->fps);
+    if (!kind->codecs && p->bits > 8)
+        return gv_fail(e, GV_ERR_ARGUMENT, "%s: %s holds 8 bits; mp4, mov, mkv and webm can hold 10", p->path, kind->extension);
+    if (!kind->codecs && p->audio)
+        gv_log(p->log, GV_LOG_WARN, "%s: %s holds no sound; that of %s is not kept", p->path, kind->extension, p->audio);
     if (p->frames < 1 || p->frames > 1 << 24)
         return gv_fail(e, GV_ERR_ARGUMENT, "%s: %lld frames is outside 1 to %d", p->path, (long long)p->frames, 1 << 24);
     return GV_OK;
@@ -409,8 +441,8 @@ gv_status gv_sink_open(struct sink **out, const struct sink_params *p, struct er
 {
     const struct sink_kind *kind = NULL;
     *out                         = NULL;
-    TRY(kind_find(&kind, p->path, p->format, e));
-    TRY(params_check(p, e));
+    TRY(kind_find(&kind, p->path, p->format, p->codec, e));
+    TRY(params_check(kind, p, e));
 
     struct sink *s = calloc(1, sizeof *s);
     if (!s)
@@ -426,23 +458,40 @@ gv_status gv_sink_open(struct sink **out, const struct sink_params *p, struct er
     return st;
 }
 
-gv_status gv_sink_write(struct sink *s, const uint8_t *rgb, struct error *e)
+static gv_status write_one(struct sink *s, const uint8_t *rgb8, const uint16_t *rgb16, struct error *e)
 {
     if (s->written >= s->frames)
         return gv_fail(e, GV_ERR_ARGUMENT, "the output was opened for %lld frames and more came", (long long)s->frames);
-    const gv_status st = s->kind->write(s->state, rgb, e);
+    const gv_status st = rgb8 ? s->kind->write(s->state, rgb8, e) : s->kind->write16(s->state, rgb16, e);
     s->written++;
     s->failed = s->failed || st != GV_OK;
     return st;
 }
 
-gv_status gv_sink_commit(struct sink *s, struct error *e)
+gv_status gv_sink_write(struct sink *s, const uint8_t *rgb, struct error *e)
+{
+    return write_one(s, rgb, NULL, e);
+}
+
+bool gv_sink_deep(const struct sink *s)
+{
+    return s->kind->write16 && s->kind->deep(s->state);
+}
+
+gv_status gv_sink_write16(struct sink *s, const uint16_t *rgb, struct error *e)
+{
+    if (!gv_sink_deep(s))
+        return gv_fail(e, GV_ERR_ARGUMENT, "the output holds 8 bits and 16 came");
+    return write_one(s, NULL, rgb, e);
+}
+
+gv_status gv_sink_commit(struct sink *s, const char *comment, struct error *e)
 {
     if (s->failed)
         return gv_fail(e, GV_ERR_IO, "a frame could not be written, so the output is not kept");
     if (!s->written)
         return gv_fail(e, GV_ERR_ARGUMENT, "no frame came, so there is no output to keep");
-    const gv_status st = s->kind->commit(s->state, e);
+    const gv_status st = s->kind->commit(s->state, comment, e);
     s->failed          = true; /* once only */
     return st;
 }

@@ -2,8 +2,9 @@
  * at once; it takes frames in presentation order; commit makes the result appear under its name, close without commit
  * leaves nothing behind. Files are written under a temporary name in the same directory, synced and renamed.
  *
- * Kinds, by extension: .mp4 (H.264; libav), .y4m, .rgb (raw), .png and .jpg (a numbered sequence: the name holds %d or %04d,
- * or the clip has one frame), "-" (stdout; format given). Add one: a struct sink_kind in its file, a line in sink.c. */
+ * Kinds, by extension: .mp4, .mov, .mkv, .webm and .gif (libav), .y4m, .rgb (raw), .png and .jpg (a numbered sequence: the
+ * name holds %d or %04d, or the clip has one frame), "-" (stdout; format given). Add one: a struct sink_kind in its file, a
+ * line in sink.c. */
 #ifndef GV_IO_SINK_H
 #define GV_IO_SINK_H
 
@@ -18,9 +19,13 @@ struct sink_params {
     int               width, height;
     double            fps;
     int64_t           frames; /* how many will come */
-    int               crf;    /* H.264 quality, 0..51; -1 = 18 */
-    const char       *preset; /* of the encoder; NULL = its own medium */
+    const char       *codec;  /* "h264", "hevc", "av1", "vp9", "ffv1", "prores"; NULL = the container's usual */
+    int               bits;   /* 8, 10; 0 = the codec's usual, which is 8 but for ProRes */
+    int               crf;    /* quality where the codec has it, 0..51 or 0..63, less is better; -1 = the codec's own */
+    const char       *preset; /* of H.264 and HEVC; NULL = medium */
     const char       *comment; /* metadata: the recipe as JSON; may be NULL */
+    const char       *audio;   /* a clip whose first sound goes along as it is, from audio_start on; NULL = none */
+    double            audio_start; /* seconds */
     const struct log *log;
 };
 
@@ -29,11 +34,16 @@ struct sink;
 gv_status gv_sink_open(struct sink **out, const struct sink_params *p, struct error *e);
 /* rgb [height, width, 3] contiguous. Errors: IO (disk full, pipe closed), DEVICE (encoder). */
 gv_status gv_sink_write(struct sink *s, const uint8_t *rgb, struct error *e);
-gv_status gv_sink_commit(struct sink *s, struct error *e); /* flush, finish, sync, rename */
+/* The same in 16 bits, worth its while where gv_sink_deep says so: an output of more than 8 bits. */
+gv_status gv_sink_write16(struct sink *s, const uint16_t *rgb, struct error *e);
+bool      gv_sink_deep(const struct sink *s);
+/* Flush, finish, sync, rename. comment, if not NULL, stands in place of the one that the sink was opened with, where the kind
+ * writes it last (mp4, mov, mkv, webm); pictures have theirs already. */
+gv_status gv_sink_commit(struct sink *s, const char *comment, struct error *e);
 void      gv_sink_close(struct sink **s);                  /* without commit: removes what was begun */
 /* Whether path's extension is one this build can write; for a check before a model is loaded. */
-gv_status gv_sink_check(const char *path, const char *format, struct error *e);
-/* JSON array [{"extension","description"}] for gv_output_formats; freed with free(). */
+gv_status gv_sink_check(const char *path, const char *format, const char *codec, struct error *e);
+/* JSON array [{"extension","description","codecs"}] for gv_output_formats; freed with free(). */
 char *gv_sink_formats(void);
 
 #endif

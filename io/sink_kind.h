@@ -12,10 +12,15 @@
 struct sink_kind {
     const char *extension, *description;
     const char *needs;                  /* NULL, or the library that this build lacks: the rest is then unset */
-    gv_status (*check)(struct error *e); /* whether it would work on this machine; may be NULL */
+    const char *codecs;                 /* that the container holds, the usual one first, between spaces; NULL: one way only */
+    gv_status (*check)(const struct sink_kind *k, const char *codec, struct error *e); /* whether it would work on this machine,
+                                                                                        * codec NULL = the usual; may be NULL */
+    void (*list)(char *text, size_t room, const char *codecs); /* those of codecs that can be written; with codecs */
     gv_status (*open)(void **state, const struct sink_params *p, struct error *e);
     gv_status (*write)(void *state, const uint8_t *rgb, struct error *e);
-    gv_status (*commit)(void *state, struct error *e);
+    gv_status (*write16)(void *state, const uint16_t *rgb, struct error *e); /* NULL: no more than 8 bits, ever */
+    bool (*deep)(const void *state);                                         /* whether write16 is worth it; with write16 */
+    gv_status (*commit)(void *state, const char *comment, struct error *e);  /* comment: instead of the one of open, or NULL */
     void (*close)(void *state);
 };
 extern const struct sink_kind gv_sink_y4m, gv_sink_y4m444, gv_sink_rgb; /* y4m.c */

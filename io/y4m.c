@@ -78,9 +78,10 @@ static gv_status rgb_write(void *state, const uint8_t *rgb, struct error *e)
     return gv_part_write(&s->part, rgb, (size_t)s->width * (size_t)s->height * 3, e);
 }
 
-static gv_status stream_commit(void *state, struct error *e)
+static gv_status stream_commit(void *state, const char *comment, struct error *e)
 {
     struct stream *s = state;
+    (void)comment;
     return gv_part_publish(&s->part, 1, e);
 }
 

@@ -229,16 +229,22 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
     char *recipe = gv_recipe_json(job);
     if (!recipe)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
-    const struct sink_params p = { .path = q->output_path,
-                                   .format = gv_option_value(q, "format"),
-                                   .width = job->width,
-                                   .height = job->height,
-                                   .fps = job->fps,
-                                   .frames = job->frames,
-                                   .crf = -1,
-                                   .comment = recipe,
-                                   .log = &job->model->engine->log };
-    gv_status                status = gv_sink_open(&job->sink, &p, e);
+    struct sink_params p = { .path = q->output_path,
+                             .format = gv_option_value(q, "format"),
+                             .width = job->width,
+                             .height = job->height,
+                             .fps = job->fps,
+                             .frames = job->frames,
+                             .codec = gv_option_value(q, "codec"),
+                             .preset = gv_option_value(q, "preset"),
+                             .crf = -1,
+                             .comment = recipe,
+                             .log = &job->model->engine->log };
+    gv_status          status = gv_option_int(&p.bits, q, "bits", 8, 10, e);
+    if (!status)
+        status = gv_option_int(&p.crf, q, "crf", 0, 63, e);
+    if (!status)
+        status = gv_sink_open(&job->sink, &p, e);
     free(recipe);
     return status;
 }
@@ -251,7 +257,7 @@ static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_re
     TRY(gv_video_plan(job, p, &s->error));
     TRY(sink_open(job, q, &s->error));
     TRY(gv_pipeline_video(job, &s->cancel, p, &s->error));
-    return job->sink ? gv_sink_commit(job->sink, &s->error) : GV_OK;
+    return job->sink ? gv_sink_commit(job->sink, NULL, &s->error) : GV_OK;
 }
 
 gv_status gv_video_generate(gv_session *s, const gv_video_request *request)

@@ -1,6 +1,8 @@
 #include "pipelines/options.h"
 
+#include <errno.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct option_row {
@@ -12,6 +14,10 @@ static const struct option_row rows[] = {
     { "schedule", "string",
       "diffusers-unipc, diffusers-unipc-0.36, diffusers-dpm, wan-unipc, wan-dpm, flow-match-euler, self-forcing",
       "the solver's own", "grid of noise levels, by the name of its reference" },
+    { "codec", "string", "see gv_output_formats", "the container's usual", "h264, hevc, av1, vp9, ffv1 (every bit) or prores" },
+    { "bits", "integer", "8, 10", "8; prores: 10", "bits of each sample in the output" },
+    { "crf", "integer", "0 to 51; av1, vp9: 63", "the codec's own", "quality of the output: less is better and larger" },
+    { "preset", "string", "ultrafast to veryslow", "medium", "how hard h264 and hevc try to make the file small" },
     { "format", "string", "see gv_output_formats", "the output's extension", "container of the output; needed for stdout" },
 };
 enum { N_OPTIONS = sizeof rows / sizeof *rows };
@@ -47,6 +53,20 @@ const char *gv_option_value(const gv_video_request *q, const char *name)
         if (!strcmp(q->options[i].name, name))
             value = q->options[i].value;
     return value;
+}
+
+gv_status gv_option_int(int *out, const gv_video_request *q, const char *name, int lo, int hi, struct error *e)
+{
+    const char *value = gv_option_value(q, name);
+    char       *end;
+    if (!value)
+        return GV_OK;
+    errno = 0;
+    const long n = strtol(value, &end, 10);
+    if (errno || end == value || *end || n < lo || n > hi)
+        return gv_fail(e, GV_ERR_ARGUMENT, "option \"%s\" is \"%.64s\"; %d to %d are possible", name, value, lo, hi);
+    *out = (int)n;
+    return GV_OK;
 }
 
 char *gv_options_json(void)

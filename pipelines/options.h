@@ -9,6 +9,8 @@
 gv_status gv_options_check(const gv_video_request *q, struct error *e);
 /* The last value given for name; NULL where there is none. */
 const char *gv_option_value(const gv_video_request *q, const char *name);
+/* The same as a whole number; *out stays where there is none. Errors: ARGUMENT. */
+gv_status gv_option_int(int *out, const gv_video_request *q, const char *name, int lo, int hi, struct error *e);
 /* [{name, type, range, default, help}]; freed with free(), NULL when memory ran out. */
 char *gv_options_json(void);
 

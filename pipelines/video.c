@@ -31,6 +31,7 @@ struct decoding {
     double             flops;  /* of the last one */
     float             *pixels; /* host [time_scale, H, W, 3] */
     uint8_t           *rgb;    /* of one frame */
+    uint16_t          *deep;   /* the same in 16 bits, where the sink keeps more than 8; else NULL */
 };
 
 /* What the stages hand to each other. */
@@ -478,10 +479,14 @@ static void stage_denoise(struct video_state *v, const struct block *b)
 
 /* ---- decode ---- */
 
-static void hand_on(struct video_state *v, const uint8_t *rgb, int64_t index)
+/* d->rgb, and d->deep where there is such, hold the frame. */
+static void hand_on(struct video_state *v, int64_t index)
 {
     const struct video_job *job = v->job;
-    if (job->sink && gv_sink_write(job->sink, rgb, &v->run->err))
+    const struct decoding  *d = &v->decoding;
+    const uint8_t          *rgb = d->rgb;
+    if (job->sink &&
+        (d->deep ? gv_sink_write16(job->sink, d->deep, &v->run->err) : gv_sink_write(job->sink, rgb, &v->run->err)))
         return;
     gv_frame frame = { .struct_size = sizeof frame,
                        .format = GV_PIXEL_RGB8,
@@ -507,7 +512,9 @@ static void decoding_open(struct video_state *v)
     d->stream = vae->model->stream_open(v->run, vae, VAE_DECODE);
     d->pixels = dry(v->run) ? NULL : malloc(size * (size_t)vae->time_scale * sizeof(float));
     d->rgb = dry(v->run) ? NULL : malloc(size);
-    if (!dry(v->run) && (!d->pixels || !d->rgb))
+    const bool deep = !dry(v->run) && job->sink && gv_sink_deep(job->sink);
+    d->deep = deep ? malloc(size * sizeof *d->deep) : NULL;
+    if (!dry(v->run) && (!d->pixels || !d->rgb || (deep && !d->deep)))
         gv_run_fail(v->run, GV_ERR_MEMORY, "no memory for a decoded frame");
 }
 
@@ -516,6 +523,7 @@ static void decoding_close(struct video_state *v)
     v->job->model->vae->model->stream_close(v->run, v->decoding.stream);
     free(v->decoding.pixels);
     free(v->decoding.rgb);
+    free(v->decoding.deep);
     unpin(v, v->job->model->vae->decoder, false, &v->vae_pinned);
 }
 
@@ -535,7 +543,9 @@ static void decode_frame(struct video_state *v, struct tensor frames, struct ten
     gv_download(r, d->pixels, out);
     for (int64_t i = 0; i < n && gv_run_ready(r); i++) {
         gv_pixels_from_float(d->rgb, d->pixels + i * size, size);
-        hand_on(v, d->rgb, first + i);
+        if (d->deep)
+            gv_pixels16_from_float(d->deep, d->pixels + i * size, size);
+        hand_on(v, first + i);
     }
 }
 

@@ -27,7 +27,7 @@ check()
       split(path, to, "/"); target = to[1]
 
       door("^((oneapi/)?dnnl|omp[.]h)", "^tests/") # a yardstick: opcheck --bench alone
-      door("^lib(av|sw)[a-z]*/", "^io/media[.]c$")
+      door("^lib(av|sw)[a-z]*/", "^io/libav[a-z_]*[.][ch]$")
       door("^stb_", "^io/")
       door("^turbojpeg", "^io/")
       door("^utf8proc", "^io/")
@@ -82,7 +82,7 @@ self_test()
   try ok      pipelines/video.c     '"genvid.h"'
   try ok      cli/main.c            '"args.h"'
   try ok      attention/cpu/attn.c  '"core/cpu/features.h"'
-  try ok      io/media.c            '<libavcodec/avcodec.h>'
+  try ok      io/libav_rgb.c        '<libavcodec/avcodec.h>'
   try refused core/run.c            '"io/sink.h"'
   try refused io/sink.c             '"attention/plan.h"'
   try refused diffusion/dit.c       '"vision/vit.h"'

@@ -417,9 +417,70 @@ static void impossible_sizes_are_refused(void **state)
     gv_image_free(NULL);
 }
 
+/* ---- ten bits ---------------------------------------------------------------------------------------------------------- */
+
+/* The picture's value at a place, edges repeated. */
+static double wide_at(const uint16_t *rgb, int width, int height, int x, int y, int c)
+{
+    return rgb[3 * (clip(y, height) * width + clip(x, width)) + c] / 65535.0;
+}
+
+static void ten_bits_of_any_kind_are_within_half_a_code_of_exact(void **state)
+{
+    static const enum yuv_kind kinds[] = { YUV_444, YUV_422, YUV_420 };
+    uint32_t                   seed = 1023;
+    (void)state;
+    for (int k = 0; k < 30; k++) {
+        enum { SIDE = 24 };
+        const int             w = 1 + (int)(next(&seed) % SIDE), h = 1 + (int)(next(&seed) % SIDE);
+        const enum yuv_kind   kind = kinds[k % 3];
+        const int             sx = kind != YUV_444, sy = kind == YUV_420, cw = (w + sx) >> sx, ch = (h + sy) >> sy;
+        uint16_t              rgb[SIDE * SIDE * 3], plane[3][SIDE * SIDE];
+        const struct planes10 d = { { plane[0], plane[1], plane[2] }, { w, cw, cw } };
+        for (int i = 0; i < w * h * 3; i++)
+            rgb[i] = (uint16_t)(k < 3 ? (next(&seed) & 1 ? 65535 : 0) : next(&seed));
+        gv_yuv10_from_rgb16(&d, rgb, w, h, kind);
+        for (int i = 0; i < w * h; i++) {
+            const double r = rgb[3 * i] / 65535.0, g = rgb[3 * i + 1] / 65535.0, b = rgb[3 * i + 2] / 65535.0;
+            assert_true(fabs(plane[0][i] - (64 + 876 * (0.2126 * r + 0.7152 * g + 0.0722 * b))) <= half);
+        }
+        for (int i = 0; i < cw * ch; i++) {
+            double c[3] = { 0 };
+            for (int dy = 0; dy <= sy; dy++)
+                for (int dx = -sx; dx <= sx; dx++)
+                    for (int j = 0; j < 3; j++)
+                        c[j] += wide_at(rgb, w, h, (i % cw << sx) + dx, (i / cw << sy) + dy, j) *
+                                (dx   ? 0.25
+                                 : sx ? 0.5
+                                      : 1) /
+                                (1 + sy);
+            const double y = 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2];
+            assert_true(fabs(plane[1][i] - (512 + 896 * (c[2] - y) / 1.8556)) <= half);
+            assert_true(fabs(plane[2][i] - (512 + 896 * (c[0] - y) / 1.5748)) <= half);
+        }
+    }
+}
+
+static void sixteen_bits_are_rounded_half_up_and_clamped(void **state)
+{
+    const float   x[] = { -1, 1, 0, -2, 2, NAN, -1.0f + 1.0f / 65535, INFINITY };
+    const uint8_t b[] = { 0, 255, 128 };
+    uint16_t      v[8];
+    (void)state;
+    gv_pixels16_from_float(v, x, 8);
+    const uint16_t want[] = { 0, 65535, 32768, 0, 65535, 0, 1, 65535 };
+    assert_memory_equal(v, want, sizeof want);
+    gv_pixels16_from_8(v, b, 3);
+    assert_int_equal(v[0], 0);
+    assert_int_equal(v[1], 65535);
+    assert_int_equal(v[2], 128 * 257);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ten_bits_of_any_kind_are_within_half_a_code_of_exact),
+        cmocka_unit_test(sixteen_bits_are_rounded_half_up_and_clamped),
         cmocka_unit_test(yuv_444_is_within_half_a_code_of_exact),
         cmocka_unit_test(known_colours_have_the_codes_of_the_standard),
         cmocka_unit_test(yuv_420_of_any_size_is_within_half_a_code_of_exact),

@@ -103,7 +103,7 @@ static gv_status make(const struct making *m, struct error *e)
         st = gv_sink_write(s, rgb, e);
     }
     if (st == GV_OK)
-        st = gv_sink_commit(s, e);
+        st = gv_sink_commit(s, NULL, e);
     gv_sink_close(&s);
     free(rgb);
     return st;
@@ -568,7 +568,7 @@ int main(void)
         cmocka_unit_test(two_at_once_are_the_same_as_one_after_the_other),
     };
     struct error e = {0};
-    if (gv_sink_check("x.mp4", NULL, &e) != GV_OK) {
+    if (gv_sink_check("x.mp4", NULL, NULL, &e) != GV_OK) {
         printf("skipped: %s\n", e.text);
         return 0;
     }

@@ -85,7 +85,7 @@ static gv_status write_all(const struct sink_params *p, struct error *e)
     for (int i = 0; i < p->frames && st == GV_OK; i++)
         st = gv_sink_write(s, frames[i % FRAMES], e);
     if (st == GV_OK)
-        st = gv_sink_commit(s, e);
+        st = gv_sink_commit(s, NULL, e);
     gv_sink_close(&s);
     assert_int_equal(st, e->code);
     return st;
@@ -124,7 +124,7 @@ static void an_unknown_extension_is_refused_and_the_known_are_named(void **state
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct error e = {0};
-        assert_int_equal(gv_sink_check(bad[i].path, bad[i].format, &e), GV_ERR_ARGUMENT);
+        assert_int_equal(gv_sink_check(bad[i].path, bad[i].format, NULL, &e), GV_ERR_ARGUMENT);
         if (!strstr(e.text, bad[i].words))
             fail_msg("%s: \"%s\"", bad[i].path, e.text);
         if (bad[i].path[0])
@@ -138,9 +138,9 @@ static void known_extensions_pass_in_any_case(void **state)
     struct error             e      = {0};
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
-        assert_int_equal(gv_sink_check(good[i], NULL, &e), GV_OK);
-    assert_int_equal(gv_sink_check("-", "y4m", &e), GV_OK);
-    assert_int_equal(gv_sink_check("/dev/null", "rgb", &e), GV_OK);
+        assert_int_equal(gv_sink_check(good[i], NULL, NULL, &e), GV_OK);
+    assert_int_equal(gv_sink_check("-", "y4m", NULL, &e), GV_OK);
+    assert_int_equal(gv_sink_check("/dev/null", "rgb", NULL, &e), GV_OK);
 }
 
 static void a_kind_without_its_library_says_what_it_lacks(void **state)
@@ -149,7 +149,7 @@ static void a_kind_without_its_library_says_what_it_lacks(void **state)
     (void)state;
     for (size_t i = 0; i < 3; i++) {
         struct error    e  = {0};
-        const gv_status st = gv_sink_check("x", kinds[i], &e);
+        const gv_status st = gv_sink_check("x", kinds[i], NULL, &e);
         if (st != GV_OK) {
             assert_int_equal(st, GV_ERR_UNSUPPORTED);
             assert_non_null(strstr(e.text, "y4m"));
@@ -288,7 +288,7 @@ static void a_sequence_is_numbered_from_zero_and_appears_at_commit(void **state)
         assert_int_equal(gv_sink_write(s, frames[i], &e), GV_OK);
         assert_int_equal(count_files(false), 0);
     }
-    assert_int_equal(gv_sink_commit(s, &e), GV_OK);
+    assert_int_equal(gv_sink_commit(s, NULL, &e), GV_OK);
     gv_sink_close(&s);
     assert_int_equal(count_files(true), 0);
     assert_int_equal(count_files(false), FRAMES);
@@ -313,7 +313,7 @@ static void a_sequence_that_cannot_be_committed_leaves_nothing(void **state)
         assert_int_equal(gv_sink_write(s, frames[i], &e), GV_OK);
     const char *blocked = in_folder("f2.png"); /* a folder has taken the last name */
     assert_int_equal(mkdir(blocked, 0700), 0);
-    assert_int_equal(gv_sink_commit(s, &e), GV_ERR_IO);
+    assert_int_equal(gv_sink_commit(s, NULL, &e), GV_ERR_IO);
     assert_non_null(strstr(e.text, "f2.png"));
     gv_sink_close(&s);
     rmdir(blocked);
@@ -376,7 +376,7 @@ static void an_older_file_stays_until_commit(void **state)
     assert_int_equal(gv_sink_open(&s, &p, &e), GV_OK);
     assert_int_equal(gv_sink_write(s, frames[0], &e), GV_OK);
     assert_int_equal(load(path, got, sizeof got), 3);
-    assert_int_equal(gv_sink_commit(s, &e), GV_OK);
+    assert_int_equal(gv_sink_commit(s, NULL, &e), GV_OK);
     gv_sink_close(&s);
     assert_int_equal(load(path, got, sizeof got), BYTES);
     unlink(path);
@@ -495,7 +495,7 @@ static void a_closed_pipe_is_an_io_error(void **state)
     assert_int_equal(gv_sink_write(s, frames[0], &e), GV_ERR_IO);
     assert_non_null(strstr(e.text, "Broken pipe"));
     e = (struct error){0};
-    assert_int_equal(gv_sink_commit(s, &e), GV_ERR_IO);
+    assert_int_equal(gv_sink_commit(s, NULL, &e), GV_ERR_IO);
     gv_sink_close(&s);
     close(ends[1]);
 }
@@ -507,7 +507,7 @@ static void counts_of_frames_are_held_to(void **state)
     struct sink       *s;
     (void)state;
     assert_int_equal(gv_sink_open(&s, &p, &e), GV_OK);
-    assert_int_equal(gv_sink_commit(s, &e), GV_ERR_ARGUMENT);
+    assert_int_equal(gv_sink_commit(s, NULL, &e), GV_ERR_ARGUMENT);
     e = (struct error){0};
     assert_int_equal(gv_sink_write(s, frames[0], &e), GV_OK);
     assert_int_equal(gv_sink_write(s, frames[1], &e), GV_ERR_ARGUMENT);
