@@ -171,14 +171,14 @@ GV_API gv_status gv_video_estimate(gv_session *s, const gv_video_request *r, gv_
  * Errors: ARGUMENT, UNSUPPORTED, MEMORY, IO, FORMAT, DEVICE, CANCELLED. */
 GV_API gv_status gv_video_generate(gv_session *s, const gv_video_request *r);
 
-/* ---- pictures to text ------------------------------------------------------------------------------------------------- */
+/* ---- pictures and clips to text --------------------------------------------------------------------------------------- */
 
 typedef int (*gv_text_fn)(void *user, const char *utf8, size_t bytes); /* whole characters, as they come; non-zero cancels */
 
 typedef struct gv_caption_request {
     size_t             struct_size;
     const gv_model    *model;
-    const char *const *media; /* paths of pictures, shown together, in this order */
+    const char *const *media; /* paths of pictures and clips, shown together, in this order */
     size_t             media_count;
     const char        *question;   /* UTF-8; NULL or "" asks for a description. Control tokens in it are plain text */
     int                max_tokens; /* 0 = 256 */
@@ -190,11 +190,33 @@ typedef struct gv_caption_request {
     gv_text_fn         on_text;  /* may be NULL */
     gv_progress_fn     progress; /* may be NULL; stages "image", "prompt", "text" */
     void              *user;     /* for both; they come on the calling thread, with no lock held */
+    double             fps;      /* frames of a clip looked at a second; 0 = the model's own */
+    int                max_frames; /* of a clip, looked at; 0 = the model's own */
+    int    picture_tokens;         /* at most for each picture and clip, which is made smaller for it; 0 = the model's own */
+    double start, end;             /* of the section of each clip that is looked at, in seconds; end 0 = its end */
 } gv_caption_request;
 GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
 #define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))
 
-/* *text: the whole answer, freed with gv_free; NULL on failure. The same request on the same device gives the same text,
+/* What a request would take. Opens its media and the model's files, loads no weights and computes nothing. */
+typedef struct gv_caption_cost {
+    size_t   struct_size;
+    uint64_t device_bytes;   /* peak of the library's own allocations, weights included */
+    uint64_t kept_bytes;     /* of these, keys and values of the conversation */
+    int64_t  picture_tokens; /* of all pictures and clips */
+    int64_t  prompt_tokens;  /* these and the words around them */
+    int64_t  context;        /* tokens that the model was made for */
+    int      max_tokens;     /* of the text */
+    int      frames;         /* looked at, of all pictures and clips */
+    double   seconds;        /* length of the first clip; 0 = there is none */
+} gv_caption_cost;
+GV_API void gv_caption_cost_init_(gv_caption_cost *c, size_t struct_size);
+#define gv_caption_cost_init(c) gv_caption_cost_init_((c), sizeof *(c))
+/* Errors: as gv_caption. */
+GV_API gv_status gv_caption_estimate(gv_session *s, const gv_caption_request *r, gv_caption_cost *out);
+
+/* *text: the whole answer, freed with gv_free; NULL on failure. A clip is read as a stream: its length takes no memory, and what
+ * will be looked at is logged (INFO) before anything is computed. The same request on the same device gives the same text,
  * whatever the thread count. Errors: ARGUMENT, UNSUPPORTED, MEMORY, IO, FORMAT, DEVICE, CANCELLED. */
 GV_API gv_status gv_caption(gv_session *s, const gv_caption_request *r, char **text);
 

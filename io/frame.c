@@ -9,8 +9,9 @@
  *
  * in 32 bits, also when the chroma filter has summed eight pixels first, and rounded once, half up.
  *
- * Why two bicubics. Pipelines prepare pictures with Pillow (antialiased, a = -0.5, 8 bits between the two passes) or with
- * torch (not antialiased, a = -0.75); models see the difference. Both are followed to the last bit or nearly.
+ * Why three bicubics. Pipelines prepare pictures with Pillow (antialiased, a = -0.5, 8 bits between the two passes), with torch
+ * on floats (not antialiased, a = -0.75) or with torch on bytes, as torchvision's resize does (antialiased, a = -0.5, 8 bits
+ * between the passes, weights of 16 bits); models see the difference. All are followed to the last bit or nearly.
  *
  * Sources: ITU-R BT.709-6 §3; Pillow 13 src/libImaging/Resample.c; torch 2 aten/src/ATen/native/cpu/UpSampleKernel.cpp. */
 #include "io/frame.h"
@@ -82,9 +83,9 @@ void gv_pixels16_from_8(uint16_t *wide, const uint8_t *rgb, int64_t n)
 
 enum { COEF_BITS = 22 }; /* 32 - 8 for the code - 2 for overshoot */
 
-/* Output i of one axis is the sum over k < count[i] of weight[i * size + k] × input[first[i] + k]. */
+/* Output i of one axis is the sum over k < count[i] of weight[i * size + k] × input[first[i] + k], in units of 2^-bits. */
 struct taps {
-    int  size;
+    int  size, bits;
     int *first, *count, *weight; /* one allocation, at first */
 };
 
@@ -108,6 +109,7 @@ static double bicubic(double x, double a)
     return 0.0;
 }
 
+/* w [size]: the weights, adding up to 1. */
 static void taps_of_output(struct taps *t, double *w, int i, int in, double scale, enum resize_kind kind)
 {
     const double stretch = scale > 1.0 ? scale : 1.0; /* the filter widens when the picture shrinks */
@@ -124,54 +126,70 @@ static void taps_of_output(struct taps *t, double *w, int i, int in, double scal
         w[k]           = kind == RESIZE_LANCZOS ? lanczos3(x) : bicubic(x, -0.5);
         sum += w[k];
     }
-    for (int k = 0; k < end - first; k++) {
-        const double v = (sum != 0.0 ? w[k] / sum : w[k]) * (double)(1 << COEF_BITS);
-
-        t->weight[(int64_t)i * t->size + k] = (int)(v < 0.0 ? v - 0.5 : v + 0.5);
-    }
+    for (int k = 0; k < end - first && sum != 0.0; k++)
+        w[k] /= sum;
     t->first[i] = first;
     t->count[i] = end - first;
+}
+
+/* torch: as many bits as leave the largest weight below 2^15. */
+static int bits_of(const double *w, int64_t n)
+{
+    double most = 0.0;
+    int    bits = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = w[i] > most ? w[i] : most;
+    while (bits < COEF_BITS && 0.5 + most * (double)(2 << bits) < 32768.0)
+        bits++;
+    return bits;
 }
 
 static gv_status taps_build(struct taps *t, int in, int out, enum resize_kind kind, struct error *e)
 {
     const double scale   = (double)in / (double)out;
     const double support = (kind == RESIZE_LANCZOS ? 3.0 : 2.0) * (scale > 1.0 ? scale : 1.0);
-    double      *w       = NULL;
+    double      *w = NULL; /* [out, size] */
     size_t       bytes;
     t->size = (int)ceil(support) * 2 + 1;
-    if (!gv_mul_size((size_t)out, (size_t)t->size + 2, &bytes) || !gv_mul_size(bytes, sizeof(int), &bytes) ||
-        !(t->first = malloc(bytes)) || !(w = malloc((size_t)t->size * sizeof *w))) {
+    if (!gv_mul_size((size_t)out, (size_t)t->size + 2, &bytes) || !gv_mul_size(bytes, sizeof *w, &bytes) ||
+        !(t->first = malloc(bytes)) || !(w = calloc(bytes, 1))) {
         free(t->first);
         t->first = NULL;
         return gv_fail(e, GV_ERR_MEMORY, "no memory to resize from %d to %d pixels", in, out);
     }
-    t->count  = t->first + out;
+    const int64_t n = (int64_t)out * t->size;
+    t->count = t->first + out;
     t->weight = t->count + out;
     for (int i = 0; i < out; i++)
-        taps_of_output(t, w, i, in, scale, kind);
+        taps_of_output(t, w + (int64_t)i * t->size, i, in, scale, kind);
+    t->bits = kind == RESIZE_TORCH_BYTES ? bits_of(w, n) : COEF_BITS;
+    for (int64_t i = 0; i < n; i++) {
+        const double v = w[i] * (double)(1 << t->bits);
+        t->weight[i] = (int)(v < 0.0 ? v - 0.5 : v + 0.5);
+    }
     free(w);
     return GV_OK;
 }
 
-static uint8_t from_fixed(int sum)
+static uint8_t from_fixed(int sum, int bits)
 {
-    const int v = sum >> COEF_BITS;
+    const int v = sum >> bits;
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
 static void resize_rows(uint8_t *dst, int out, const uint8_t *src, int in, int height, const struct taps *t)
 {
+    const int half = 1 << t->bits >> 1;
     for (int64_t y = 0; y < height; y++)
         for (int64_t x = 0; x < out; x++) {
             const uint8_t *p    = src + (y * in + t->first[x]) * 3;
             const int     *w    = t->weight + x * t->size;
-            int            c[3] = {1 << (COEF_BITS - 1), 1 << (COEF_BITS - 1), 1 << (COEF_BITS - 1)};
+            int            c[3] = { half, half, half };
             for (int k = 0; k < t->count[x]; k++, p += 3)
                 for (int i = 0; i < 3; i++)
                     c[i] += p[i] * w[k];
             for (int i = 0; i < 3; i++)
-                dst[(y * out + x) * 3 + i] = from_fixed(c[i]);
+                dst[(y * out + x) * 3 + i] = from_fixed(c[i], t->bits);
         }
 }
 
@@ -182,10 +200,10 @@ static void resize_columns(uint8_t *dst, int out, const uint8_t *src, int width,
         for (int64_t x = 0; x < row; x++) {
             const uint8_t *p   = src + t->first[y] * row + x;
             const int     *w   = t->weight + y * t->size;
-            int            sum = 1 << (COEF_BITS - 1);
+            int            sum = 1 << t->bits >> 1;
             for (int k = 0; k < t->count[y]; k++)
                 sum += p[k * row] * w[k];
-            dst[y * row + x] = from_fixed(sum);
+            dst[y * row + x] = from_fixed(sum, t->bits);
         }
 }
 
@@ -205,12 +223,13 @@ static gv_status resize_pass(struct image *out, const struct image *in, int size
 }
 
 /* One axis after the other, each rounded to 8 bits; an axis that keeps its size is left alone. Which comes first shows in the
- * codes: across, but down where that takes away more than twice as many rows as columns go (Pillow 13; before: across). */
-static gv_status resize_pillow(float *dst, int width, int height, const struct image *src, enum resize_kind kind,
-                               struct error *e)
+ * codes: across, but down where that takes away more than twice as many rows as columns go (Pillow 13; before, and torch:
+ * across). */
+static gv_status resize_bytes(float *dst, int width, int height, const struct image *src, enum resize_kind kind,
+                              struct error *e)
 {
     const int64_t       lost = (int64_t)src->height - height;
-    const bool          down_first = lost > 0 && lost > 2 * ((int64_t)src->width - width);
+    const bool          down_first = kind != RESIZE_TORCH_BYTES && lost > 0 && lost > 2 * ((int64_t)src->width - width);
     struct image        pass[2] = {{0}, {0}};
     const struct image *from    = src;
     gv_status           st      = GV_OK;
@@ -230,7 +249,7 @@ static gv_status resize_pillow(float *dst, int width, int height, const struct i
     return st;
 }
 
-/* ---- resizing as torch does it ---------------------------------------------------------------------------------------- */
+/* ---- resizing as torch does it with floats ----------------------------------------------------------------------------- */
 
 struct cubic {
     int   at[4]; /* clamped to the picture; the weights stay as they are */
@@ -286,7 +305,7 @@ gv_status gv_image_resize(float *dst, int width, int height, const struct image 
                        height);
     if (kind == RESIZE_TORCH_BICUBIC)
         return resize_torch(dst, width, height, src, e);
-    return resize_pillow(dst, width, height, src, kind, e);
+    return resize_bytes(dst, width, height, src, kind, e);
 }
 
 /* ---- RGB to YUV ------------------------------------------------------------------------------------------------------- */

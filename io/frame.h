@@ -24,8 +24,10 @@ void gv_pixels16_from_8(uint16_t *wide, const uint8_t *rgb, int64_t n);
 
 /* Resize to width × height into float [0, 255], not rounded: [height, width, 3]. Errors: MEMORY, ARGUMENT.
  *   LANCZOS, PIL_BICUBIC: antialiased, as Pillow does it, with its 8-bit rounding after each pass (Resample.c)
+ *   TORCH_BYTES: antialiased bicubic as torch does it with bytes, which is what torchvision's resize and so transformers' video
+ *                processors give; differs from PIL_BICUBIC by a code here and there
  *   TORCH_BICUBIC: a = -0.75, no antialias, align_corners = false, as torch.nn.functional.interpolate does it */
-enum resize_kind { RESIZE_LANCZOS, RESIZE_PIL_BICUBIC, RESIZE_TORCH_BICUBIC };
+enum resize_kind { RESIZE_LANCZOS, RESIZE_PIL_BICUBIC, RESIZE_TORCH_BYTES, RESIZE_TORCH_BICUBIC };
 gv_status gv_image_resize(float *dst, int width, int height, const struct image *src, enum resize_kind kind, struct error *e);
 
 /* 8-bit planes of one picture, BT.709 limited range, computed exactly and rounded once, half up.

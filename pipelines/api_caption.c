@@ -24,21 +24,80 @@ static gv_caption_request take(const gv_caption_request *from)
     return q;
 }
 
-gv_status gv_caption(gv_session *s, const gv_caption_request *request, char **text)
+void gv_caption_cost_init_(gv_caption_cost *c, size_t struct_size)
 {
-    gv_caption_request    q = take(request);
-    struct caption_job    job;
-    struct caption_report p = { 0 };
-    *text = NULL;
+    const gv_caption_cost d = { 0 };
+    memcpy(c, &d, struct_size < sizeof d ? struct_size : sizeof d);
+    memcpy(c, &struct_size, sizeof struct_size);
+}
+
+/* A new call on the session: its message and its report are gone. */
+static gv_status begin(gv_session *s, struct caption_job *job, const gv_caption_request *q)
+{
     atomic_store(&s->cancel, false);
     free(s->report);
     s->report = NULL;
     s->error = (struct error){ 0 };
-    if (q.model && q.model->engine != s->engine)
+    if (q->model && q->model->engine != s->engine)
         return gv_fail(&s->error, GV_ERR_ARGUMENT, "model belongs to another engine");
-    TRY(gv_caption_job_open(&job, &q, &s->error));
+    return gv_caption_job_open(job, q, &s->error);
+}
+
+/* What will be looked at, before it is. */
+static void say_budget(const gv_session *s, const struct caption_job *job)
+{
+    const struct log *log = &s->engine->log;
+    for (int i = 0; i < job->n_media; i++) {
+        const struct caption_media *m = &job->media[i];
+        if (m->clip)
+            gv_log(log, GV_LOG_INFO, "%s: %.2f to %.2f s of %.2f s, %d frames of %dx%d, %lld tokens", m->path, m->start,
+                   m->start + m->seconds, m->length, m->media.frames, m->media.width, m->media.height,
+                   (long long)m->media.tokens);
+        else
+            gv_log(log, GV_LOG_INFO, "%s: %dx%d, %lld tokens", m->path, m->media.width, m->media.height,
+                   (long long)m->media.tokens);
+    }
+    gv_log(log, GV_LOG_INFO, "prompt: %lld tokens of pictures and %lld of words; text: up to %d; context: %d",
+           (long long)job->picture_tokens, (long long)(job->n - job->picture_tokens), job->max_tokens,
+           job->model->vlm->longest);
+}
+
+gv_status gv_caption_estimate(gv_session *s, const gv_caption_request *request, gv_caption_cost *out)
+{
+    const gv_caption_request q = take(request);
+    struct caption_job       job;
+    struct caption_report    p = { 0 };
+    size_t                   size;
+    TRY(begin(s, &job, &q));
+    say_budget(s, &job);
+    gv_status status = gv_caption_plan(&job, &p, &s->error);
+    memcpy(&size, out, sizeof size);
+    gv_caption_cost c = { .struct_size = size,
+                          .device_bytes = p.peak_bytes,
+                          .kept_bytes = p.kept_bytes,
+                          .picture_tokens = job.picture_tokens,
+                          .prompt_tokens = job.n,
+                          .context = job.model->vlm->longest,
+                          .max_tokens = job.max_tokens,
+                          .frames = (int)job.frames };
+    for (int i = job.n_media - 1; i >= 0; i--)
+        c.seconds = job.media[i].clip ? job.media[i].length : c.seconds;
+    if (!status)
+        memcpy(out, &c, size < sizeof c ? size : sizeof c);
+    gv_caption_job_close(&job);
+    return status;
+}
+
+gv_status gv_caption(gv_session *s, const gv_caption_request *request, char **text)
+{
+    const gv_caption_request q = take(request);
+    struct caption_job       job;
+    struct caption_report    p = { 0 };
+    *text = NULL;
+    TRY(begin(s, &job, &q));
     if (!job.model->trained)
         gv_log(&s->engine->log, GV_LOG_WARN, "the weights of %s are random: the text will mean nothing", job.model->path);
+    say_budget(s, &job);
     gv_status status = gv_caption_plan(&job, &p, &s->error);
     if (!status)
         status = gv_pipeline_caption(&job, &s->cancel, &p, text, &s->error);
@@ -63,10 +122,10 @@ char *gv_caption_report_json(const struct caption_job *job, const struct caption
     json_t              *stages = json_object();
     for (int i = 0; i < p->n_stages; i++)
         json_object_set_new(stages, p->stage[i].name, json_real(p->stage[i].seconds));
-    return text_of(json_pack("{s:s, s:s, s:o, s:f, s:i, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:s, s:s, s:b}", "genvid",
+    return text_of(json_pack("{s:s, s:s, s:o, s:f, s:i, s:I, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:s, s:s, s:b}", "genvid",
                              gv_version(), "model", job->model->path, "stages", stages, "seconds", p->seconds, "pictures",
-                             job->n_media, "picture_tokens", (json_int_t)job->picture_tokens, "prompt_tokens",
-                             (json_int_t)job->n, "tokens", p->tokens, "stopped", p->stopped, "peak_bytes",
+                             job->n_media, "frames", (json_int_t)job->frames, "picture_tokens", (json_int_t)job->picture_tokens,
+                             "prompt_tokens", (json_int_t)job->n, "tokens", p->tokens, "stopped", p->stopped, "peak_bytes",
                              (json_int_t)p->peak_bytes, "scratch_bytes", (json_int_t)p->scratch_bytes, "kept_bytes",
                              (json_int_t)p->kept_bytes, "device", d->name, "precision", d->compute == GV_BF16 ? "bf16" : "f32",
                              "weights_streamed", job->stream));

@@ -1,6 +1,6 @@
-/* Pictures and a question to text, in stages:
+/* Pictures, clips and a question to text, in stages:
  *
- *   image    patches → the picture's tokens
+ *   image    some steps of a picture or clip → their tokens; until all are there
  *   prompt   all ids at once → logits of the first token; keys and values stay
  *   text     choose a token, hand on what it adds to the text, run it; until a stop id or max_tokens
  *
@@ -65,18 +65,60 @@ static void unpin(struct caption_state *s, struct weights *w, bool pinned)
 
 /* ---- stages ---- */
 
+/* Steps that go through the tower together: enough to keep it busy, few enough to be small beside its weights. */
+enum { CHUNK_VALUES = 1 << 24 };
+
+static int chunk_of(const struct vlm_media *m)
+{
+    const int64_t n = CHUNK_VALUES / m->step_values;
+    return n < 1 ? 1 : n < m->grid.t ? (int)n : m->grid.t;
+}
+
+/* The values of the next steps; NULL in a dry run, or when the run has failed. */
+static float *read_steps(struct caption_state *s, struct caption_media *m, int steps)
+{
+    const struct vlm *v = s->job->model->vlm;
+    if (dry(s) || !gv_run_ready(s->run))
+        return NULL;
+    float *values = malloc((size_t)(steps * m->media.step_values) * sizeof *values);
+    if (!values)
+        gv_run_fail(s->run, GV_ERR_MEMORY, "no memory for %d steps of %s", steps, m->path);
+    for (int i = 0; i < steps && gv_run_ready(s->run); i++)
+        gv_caption_media_read(m, v, values + i * m->media.step_values, &s->run->err);
+    return values;
+}
+
+static void encode_media(struct caption_state *s, int i, int64_t *done)
+{
+    struct caption_media   *m = &s->job->media[i];
+    const struct vlm_media *media = &m->media;
+    const struct vlm       *v = s->job->model->vlm;
+    const int               chunk = chunk_of(media);
+    s->features[i] = gv_scratch(s->run, GV_F32, 2, DIMS(media->tokens, v->width));
+    for (int at = 0, n; at < media->grid.t && gv_run_ready(s->run); at += n) {
+        n = media->grid.t - at < chunk ? media->grid.t - at : chunk;
+        const int64_t first = at * media->step_tokens,
+                      end = at + n == media->grid.t ? media->tokens : first + n * media->step_tokens;
+        float *values = read_steps(s, m, n);
+        if (gv_run_ready(s->run))
+            v->model->encode(s->run, v, slice(s->features[i], 0, first, end - first), media,
+                             (struct vlm_piece){ .first = at, .steps = n, .values = values });
+        free(values);
+        *done += n;
+        tell(s, "image", *done, s->job->steps);
+    }
+}
+
 static void stage_image(struct caption_state *s)
 {
     const struct caption_job *job = s->job;
     const struct vlm         *v = job->model->vlm;
     double                    began = gv_now();
-    tell(s, "image", 0, job->n_media);
+    int64_t                   done = 0;
+    tell(s, "image", 0, job->steps);
     bool pinned = pin(s, v->vision);
-    for (int i = 0; i < job->n_media && gv_run_ready(s->run); i++) {
-        s->features[i] = gv_scratch(s->run, GV_F32, 2, DIMS(vlm_tokens(v, job->media[i].grid), v->width));
-        v->model->encode(s->run, v, s->features[i], &job->media[i]);
-        tell(s, "image", i + 1, job->n_media);
-    }
+    for (int i = 0; i < job->n_media && gv_run_ready(s->run); i++)
+        encode_media(s, i, &done);
     unpin(s, v->vision, pinned);
     stage_end(s, "image", began);
 }
@@ -85,12 +127,12 @@ static void stage_prompt(struct caption_state *s)
 {
     const struct caption_job *job = s->job;
     const struct vlm         *v = job->model->vlm;
-    const struct vlm_prompt   p = { job->ids, job->n, job->media, s->features, job->n_media };
+    const struct vlm_prompt   p = { job->ids, job->n, job->plan, s->features, job->n_media };
     double                    began = gv_now();
     tell(s, "prompt", 0, job->n);
     s->logits = gv_scratch(s->run, GV_F32, 2, DIMS(1, v->vocabulary));
     if (gv_run_ready(s->run) && !gv_lm_state_open(&s->state.lm, s->run->device, job->n + job->max_tokens, &s->run->err))
-        v->model->prefill(s->run, v, &s->state, &p, s->logits);
+        gv_vlm_prefill(s->run, v, &s->state, &p, s->logits);
     if (s->state.lm.cache)
         s->report->kept_bytes = gv_cache_bytes(s->state.lm.cache);
     gv_sync(s->run);
@@ -153,7 +195,7 @@ static void write_text(struct caption_state *s)
         return;
     gv_text_sampler_see(&s->sampler, job->ids, job->n);
     while (next_token(s))
-        v->model->step(s->run, v, &s->state, s->ids[s->n - 1], s->logits);
+        gv_vlm_step(s->run, v, &s->state, s->ids[s->n - 1], s->logits);
     if (gv_run_ready(s->run))
         hand_on(s, true);
     s->report->tokens = s->n;
@@ -165,7 +207,7 @@ static void stage_text(struct caption_state *s)
     double            began = gv_now();
     tell(s, "text", 0, s->job->max_tokens);
     if (dry(s) && gv_run_ready(s->run))
-        v->model->step(s->run, v, &s->state, 0, s->logits);
+        gv_vlm_step(s->run, v, &s->state, 0, s->logits);
     else if (gv_run_ready(s->run))
         write_text(s);
     stage_end(s, "text", began);

@@ -1,22 +1,24 @@
-/* Pictures and a question to text: the stages in their order. A job is a request with every default filled in, every range
- * checked, the pictures read and the prompt as ids; the same stages run on the null device to learn what the job will take. */
+/* Pictures, clips and a question to text: the stages in their order. A job is a request with every default filled in, every range
+ * checked, pictures read, clips opened and the prompt as ids; the same stages run on the null device to learn what the job will take. */
 #ifndef GV_PIPELINES_CAPTION_H
 #define GV_PIPELINES_CAPTION_H
 
+#include "pipelines/caption_media.h"
 #include "pipelines/engine.h"
-#include "vision/vlm.h"
 
 enum {
     GV_CAPTION_MEDIA = 64,
     GV_CAPTION_TOKENS = 256
-}; /* pictures of a request at most; tokens of a text when it names none */
+}; /* pictures and clips of a request at most; tokens of a text when it names none */
 
 struct caption_job {
-    gv_model          *model;
-    struct vlm_media  *media; /* their patches too: owned */
-    int                n_media;
-    int32_t           *ids; /* of the prompt, a placeholder for each picture token; owned */
-    int64_t            n, picture_tokens;
+    gv_model             *model;
+    struct caption_media *media; /* owned */
+    struct vlm_media     *plan;  /* of each, side by side; owned */
+    int                   n_media;
+    int32_t              *ids; /* of the prompt, a placeholder for each picture token; owned */
+    int64_t               n, picture_tokens;
+    int64_t               steps, frames; /* of all media */
     int                max_tokens;
     struct sample_opts sample;
     bool               drop, stream; /* how weights are held, as struct residency; from gv_caption_plan */

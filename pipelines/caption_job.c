@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/image.h"
 #include "pipelines/caption.h"
 #include "pipelines/chat.h"
 #include "vision/models.h"
@@ -27,40 +26,52 @@ gv_status gv_caption_model_open(gv_model *m, struct error *e)
 
 /* ---- a job ---- */
 
-static gv_status read_picture(struct caption_job *job, const char *path, struct vlm_media *out, struct error *e)
+static gv_status check_view(const gv_caption_request *q, struct error *e)
 {
-    const struct patch_config *c = &job->model->vlm->patch;
-    struct image               im = { 0 };
-    if (!path)
-        return gv_fail(e, GV_ERR_ARGUMENT, "media %d of the request is NULL", job->n_media + 1);
-    TRY(gv_image_read(&im, path, e));
-    gv_status status = gv_picture_grid(c, im.height, im.width, &out->grid, e);
-    if (!status) {
-        float *rows = malloc((size_t)(grid_patches(out->grid) * patch_values(c)) * sizeof *rows);
-        out->patches = rows;
-        status = rows ? gv_picture_patches(c, &im, out->grid, rows, e)
-                      : gv_fail(e, GV_ERR_MEMORY, "%s: no memory for its patches", path);
-    }
-    gv_image_free(&im);
-    return status;
+    if (!(q->fps == 0 || (q->fps >= 0.01 && q->fps <= 240)))
+        return gv_fail(e, GV_ERR_ARGUMENT, "fps is %g; 0.01 to 240 are possible", q->fps);
+    if (q->max_frames < 0)
+        return gv_fail(e, GV_ERR_ARGUMENT, "max_frames is %d; 0 and more are possible", q->max_frames);
+    if (q->picture_tokens < 0)
+        return gv_fail(e, GV_ERR_ARGUMENT, "picture_tokens is %d; 0 and more are possible", q->picture_tokens);
+    if (!(q->start >= 0) || !(q->end == 0 || q->end > q->start))
+        return gv_fail(e, GV_ERR_ARGUMENT, "start %g and end %g are no section of a clip", q->start, q->end);
+    return GV_OK;
 }
 
-static gv_status read_media(struct caption_job *job, const gv_caption_request *q, struct error *e)
+static gv_status open_media(struct caption_job *job, const gv_caption_request *q, struct error *e)
 {
+    const struct caption_view view = { .wish = { q->fps, q->max_frames },
+                                       .start = q->start,
+                                       .end = q->end,
+                                       .limit = q->picture_tokens,
+                                       .alone = q->media_count == 1 };
     if (!q->media || q->media_count < 1 || q->media_count > GV_CAPTION_MEDIA)
         return gv_fail(e, GV_ERR_ARGUMENT, "media_count is %zu; 1 to %d pictures are possible", q->media ? q->media_count : 0,
                        GV_CAPTION_MEDIA);
-    if (!(job->media = calloc(q->media_count, sizeof *job->media)))
+    job->media = calloc(q->media_count, sizeof *job->media);
+    job->plan = calloc(q->media_count, sizeof *job->plan);
+    if (!job->media || !job->plan)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for %zu pictures", q->media_count);
-    for (size_t i = 0; i < q->media_count; i++) {
-        struct vlm_media *m = &job->media[job->n_media];
-        gv_status         status = read_picture(job, q->media[i], m, e);
-        job->n_media++; /* its patches are there to be freed */
-        if (status)
-            return status;
-        job->picture_tokens += vlm_tokens(job->model->vlm, m->grid);
+    TRY(check_view(q, e));
+    for (; job->n_media < (int)q->media_count; job->n_media++) {
+        const struct caption_media *m = &job->media[job->n_media];
+        if (!q->media[job->n_media])
+            return gv_fail(e, GV_ERR_ARGUMENT, "media %d of the request is NULL", job->n_media + 1);
+        TRY(gv_caption_media_open(&job->media[job->n_media], job->model->vlm, q->media[job->n_media], &view, e));
+        job->plan[job->n_media] = m->media;
+        job->picture_tokens += m->media.tokens;
+        job->steps += m->media.grid.t;
+        job->frames += m->media.frames;
     }
     return GV_OK;
+}
+
+static const char *default_question(const struct caption_job *job)
+{
+    if (job->n_media > 1)
+        return "Describe these images.";
+    return job->plan[0].video ? "Describe this video." : "Describe this image.";
 }
 
 static gv_status check_context(const struct caption_job *job, struct error *e)
@@ -99,11 +110,9 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
                                         .top_p = q->top_p,
                                         .repetition = q->repetition_penalty > 0 ? q->repetition_penalty : v->sample.repetition,
                                         .seed = q->seed };
-    TRY(read_media(job, q, e));
-    const char *question = q->question && q->question[0] ? q->question
-                           : job->n_media > 1            ? "Describe these images."
-                                                         : "Describe this image.";
-    TRY(gv_chat_prompt(&job->ids, &job->n, v, job->model->tokenizer, question, job->media, job->n_media, e));
+    TRY(open_media(job, q, e));
+    const char *question = q->question && q->question[0] ? q->question : default_question(job);
+    TRY(gv_chat_prompt(&job->ids, &job->n, v, job->model->tokenizer, question, job->plan, job->n_media, e));
     return check_context(job, e);
 }
 
@@ -125,8 +134,9 @@ gv_status gv_caption_job_open(struct caption_job *job, const gv_caption_request 
 void gv_caption_job_close(struct caption_job *job)
 {
     for (int i = 0; i < job->n_media; i++)
-        free((void *)(uintptr_t)job->media[i].patches);
+        gv_caption_media_close(&job->media[i]);
     free(job->media);
+    free(job->plan);
     free(job->ids);
     *job = (struct caption_job){ 0 };
 }

@@ -149,7 +149,7 @@ static gv_status write_prompt(struct writer *w, const struct vlm *v, const char 
     TRY(put_text(w, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"));
     for (int i = 0; i < n_media; i++) {
         TRY(put(w, v->start_id, 1));
-        TRY(put(w, media[i].video ? v->video_id : v->image_id, vlm_tokens(v, media[i].grid)));
+        TRY(put(w, media[i].video ? v->video_id : v->image_id, media[i].tokens));
         TRY(put(w, v->end_id, 1));
     }
     TRY(put_question(w, question));
@@ -162,7 +162,7 @@ gv_status gv_chat_prompt(int32_t **ids, int64_t *n, const struct vlm *v, const s
     int64_t room = QUESTION_IDS + FRAME_IDS;
     TRY(check_controls(v, t, e));
     for (int i = 0; i < n_media; i++)
-        room += vlm_tokens(v, media[i].grid) + 2;
+        room += media[i].tokens + 2;
     struct writer w = { t, malloc((size_t)room * sizeof *w.ids), 0, room, e };
     if (!w.ids)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for a prompt of %lld tokens", (long long)room);

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const struct vlm_model *const models[] = { &gv_vlm_qwen2_5_vl };
+static const struct vlm_model *const models[] = { &gv_vlm_qwen2_vl, &gv_vlm_qwen2_5_vl };
 enum { MODELS = sizeof models / sizeof *models, PATH = 4096 };
 
 static gv_status join(char *out, const char *dir, const char *name, struct error *e)
@@ -35,6 +35,16 @@ static gv_status load(json_t **root, struct json_view *v, char *path, const char
     return GV_OK;
 }
 
+static gv_status refuse(const struct json_view *v, const char *kind)
+{
+    char   known[256];
+    size_t n = 0;
+    for (int i = 0; i < MODELS; i++)
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", models[i]->model_type);
+    return gv_json_fail(v, "model_type", kind[0] ? GV_ERR_UNSUPPORTED : GV_ERR_MODEL, "is \"%s\"; this build reads %s", kind,
+                        known);
+}
+
 static gv_status open_family(struct vlm **out, const char *dir, struct device *d, enum dtype compute, struct error *e)
 {
     char               path[PATH];
@@ -48,13 +58,17 @@ static gv_status open_family(struct vlm **out, const char *dir, struct device *d
         i++;
     gv_status status = gv_json_done(&v);
     if (!status && i == MODELS)
-        status = gv_json_fail(&v, "model_type", kind[0] ? GV_ERR_UNSUPPORTED : GV_ERR_MODEL,
-                              "is \"%s\"; this build reads qwen2_5_vl", kind);
+        status = refuse(&v, kind);
     if (!status)
         status = gv_checkpoint_open(&c, dir, "model", e);
     if (!status)
         status = models[i]->open(out, &v, c, d, compute, e);
     gv_checkpoint_close(&c);
+    if (!status) {
+        (*out)->model = models[i];
+        (*out)->clip = models[i]->clip;
+        (*out)->clip.step = (*out)->patch.temporal;
+    }
     json_decref(root);
     return status;
 }
@@ -71,6 +85,19 @@ static gv_status read_patch(struct vlm *v, const char *dir, struct error *e)
         status = gv_json_fail(&view, NULL, GV_ERR_MODEL,
                               "patch_size %d, merge_size %d, temporal_patch_size %d do not belong to config.json's %d, %d, %d",
                               v->patch.patch, v->patch.merge, v->patch.temporal, asked.patch, asked.merge, asked.temporal);
+    json_decref(root);
+    return status;
+}
+
+static gv_status read_clip(struct vlm *v, const char *dir, struct error *e)
+{
+    char             path[PATH];
+    json_t          *root;
+    struct json_view view;
+    if (!there(dir, "video_preprocessor_config.json"))
+        return GV_OK;
+    TRY(load(&root, &view, path, dir, "video_preprocessor_config.json", e));
+    gv_status status = gv_clip_config_read(&v->clip, &view);
     json_decref(root);
     return status;
 }
@@ -93,6 +120,8 @@ gv_status gv_vlm_open(struct vlm **out, const char *dir, struct device *d, enum 
     *out = NULL;
     TRY(open_family(out, dir, d, compute, e));
     gv_status status = read_patch(*out, dir, e);
+    if (!status)
+        status = read_clip(*out, dir, e);
     if (!status)
         status = read_sample(*out, dir, e);
     if (status) {

@@ -82,30 +82,64 @@ gv_status gv_picture_grid(const struct patch_config *c, int height, int width, s
 
 /* ---- patches ---- */
 
-/* One patch at (y, x) of pixels [H, W, 3] in [0, 255]. */
-static void fill_patch(const struct patch_config *c, const float *pixels, int64_t stride, float *out)
+/* Codes to what the tower reads. Pictures: (x / 255 - mean) / std; clips: (x - 255 mean) / (255 std), as either processor of the
+ * reference rounds it. */
+struct scale {
+    float by, mean[3], std[3];
+};
+
+static struct scale scale_of(const struct patch_config *c, bool clip)
 {
-    for (int k = 0; k < 3; k++)
-        for (int t = 0; t < c->temporal; t++)
-            for (int y = 0; y < c->patch; y++)
-                for (int x = 0; x < c->patch; x++)
-                    *out++ = (pixels[y * stride + 3 * x + k] / 255 - c->mean[k]) / c->std[k];
+    struct scale s = { .by = clip ? 1 : 255 };
+    for (int k = 0; k < 3; k++) {
+        s.mean[k] = clip ? c->mean[k] * 255 : c->mean[k];
+        s.std[k] = clip ? c->std[k] * 255 : c->std[k];
+    }
+    return s;
+}
+
+/* Frame t of c->temporal, pixels [H, W, 3] in [0, 255], into every patch. */
+static void fill_frame(const struct patch_config *c, const struct scale *s, const float *pixels, struct patch_grid g, int t,
+                       float *rows)
+{
+    const int     m = c->merge, p = c->patch;
+    const int64_t stride = (int64_t)g.w * p * 3, plane = (int64_t)p * p;
+    for (int cell = 0; cell < g.h / m * (g.w / m); cell++)
+        for (int i = 0; i < m * m; i++, rows += patch_values(c)) {
+            const int    y = cell / (g.w / m) * m + i / m, x = cell % (g.w / m) * m + i % m;
+            const float *from = pixels + y * p * stride + (int64_t)x * p * 3;
+            for (int k = 0; k < 3; k++)
+                for (int j = 0; j < plane; j++)
+                    rows[(k * c->temporal + t) * plane + j] =
+                        (from[j / p * stride + 3 * (j % p) + k] / s->by - s->mean[k]) / s->std[k];
+        }
+}
+
+static gv_status fill_patches(const struct patch_config *c, const struct image *frames, bool clip, struct patch_grid g,
+                              float *rows, struct error *e)
+{
+    const int          height = g.h * c->patch, width = g.w * c->patch;
+    const struct scale s = scale_of(c, clip);
+    float             *pixels = malloc((size_t)height * (size_t)width * 3 * sizeof *pixels);
+    gv_status          status = pixels ? GV_OK : gv_fail(e, GV_ERR_MEMORY, "no memory for a picture of %dx%d", width, height);
+    for (int t = 0; t < c->temporal && !status; t++) {
+        if (clip || !t)
+            status = gv_image_resize(pixels, width, height, &frames[t], clip ? RESIZE_TORCH_BYTES : RESIZE_PIL_BICUBIC, e);
+        if (!status)
+            fill_frame(c, &s, pixels, g, t, rows);
+    }
+    free(pixels);
+    return status;
 }
 
 gv_status gv_picture_patches(const struct patch_config *c, const struct image *im, struct patch_grid g, float *rows,
                              struct error *e)
 {
-    const int     height = g.h * c->patch, width = g.w * c->patch, m = c->merge;
-    const int64_t stride = (int64_t)width * 3;
-    float        *pixels = malloc((size_t)height * (size_t)stride * sizeof *pixels);
-    if (!pixels)
-        return gv_fail(e, GV_ERR_MEMORY, "no memory for a picture of %dx%d", width, height);
-    gv_status status = gv_image_resize(pixels, width, height, im, RESIZE_PIL_BICUBIC, e);
-    for (int cell = 0; !status && cell < g.h / m * (g.w / m); cell++)
-        for (int i = 0; i < m * m; i++, rows += patch_values(c)) {
-            int y = cell / (g.w / m) * m + i / m, x = cell % (g.w / m) * m + i % m;
-            fill_patch(c, pixels + y * c->patch * stride + (int64_t)x * c->patch * 3, stride, rows);
-        }
-    free(pixels);
-    return status;
+    return fill_patches(c, im, false, g, rows, e);
+}
+
+gv_status gv_step_patches(const struct patch_config *c, const struct image *frames, struct patch_grid g, float *rows,
+                          struct error *e)
+{
+    return fill_patches(c, frames, true, g, rows, e);
 }

@@ -35,12 +35,15 @@ static inline int64_t patch_values(const struct patch_config *c)
  * kept. False where one side is more than 200 times the other. */
 bool gv_smart_resize(const struct patch_config *c, int height, int width, int64_t *new_height, int64_t *new_width);
 
-/* The grid of a picture. Errors: ARGUMENT, with the picture's size. */
+/* The grid of a picture, or of one step of a clip, within c->least and c->most pixels. Errors: ARGUMENT, with the size. */
 gv_status gv_picture_grid(const struct patch_config *c, int height, int width, struct patch_grid *g, struct error *e);
 
-/* Rows [grid_patches, patch_values] of one picture, which stands for every frame of its patches. Cells of merge × merge
+/* Rows [grid.h · grid.w, patch_values] of one picture, which stands for every frame of its patches. Cells of merge × merge
  * patches in raster order, inside a cell its patches in raster order; in a row channel, frame, line, column. */
 gv_status gv_picture_patches(const struct patch_config *c, const struct image *im, struct patch_grid g, float *rows,
                              struct error *e);
+/* The same of one step of a clip: c->temporal frames of equal size, resized as transformers' video processors do it. */
+gv_status gv_step_patches(const struct patch_config *c, const struct image *frames, struct patch_grid g, float *rows,
+                          struct error *e);
 
 #endif

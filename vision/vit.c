@@ -1,14 +1,17 @@
-/* Qwen2.5-VL's vision tower. Follows transformers models/qwen2_5_vl/modeling_qwen2_5_vl.py (5.23), there
- * Qwen2_5_VisionTransformerPretrainedModel.
+/* The vision towers of Qwen2.5-VL and Qwen2-VL. Follows transformers models/qwen2_5_vl/modeling_qwen2_5_vl.py (5.23), there
+ * Qwen2_5_VisionTransformerPretrainedModel, and models/qwen2_vl/modeling_qwen2_vl.py, Qwen2VisionTransformerPretrainedModel.
  *
- *   patches → linear → blocks: x += proj(attention(rms x)); x += down(silu(gate) ⊙ up) of rms x → merger: 4 patches → 1 token
+ *   patches → linear → blocks: x += proj(attention(norm x)); x += mlp(norm x) → merger: 4 patches → 1 token
  *
- * Most blocks attend within windows, some over the whole frame. The reference sorts cells into windows row by row and gives
+ * Qwen2.5-VL: norm is RMS, mlp is down(silu(gate) ⊙ up), most blocks attend within windows. Qwen2-VL: norm is a layer norm with
+ * a bias, mlp is down(quick_gelu(up)), every block attends over the whole frame; nothing else differs.
+ *
+ * Most blocks of Qwen2.5-VL attend within windows, some over the whole frame. The reference sorts cells into windows row by row and gives
  * attention the cumulative lengths; here windows are sorted by size (vit.h), so that attention sees batches of equal
  * windows. No result depends on the order of windows.
  *
  * What would surprise you: rotary pairs are halves, the row's frequencies before the column's; every linear of a block has a
- * bias; a frame of a clip never sees another one; norms are RMS. The residual stream is f32. */
+ * bias; a step of a clip never sees another one. The residual stream is f32. */
 #include "vision/vit.h"
 
 #include <math.h>
@@ -21,12 +24,12 @@
 enum { S_NONE, S_D, S_3D, S_FFN, S_PATCH, S_TIME, S_CELL, S_OUT, S_COUNT };
 
 struct vit_block {
-    struct tensor norm1, qkv, qkv_bias, proj, proj_bias;
-    struct tensor norm2, gate, gate_bias, up, up_bias, down, down_bias;
+    struct tensor norm1, norm1_bias, qkv, qkv_bias, proj, proj_bias;
+    struct tensor norm2, norm2_bias, gate, gate_bias, up, up_bias, down, down_bias;
 };
 
 struct vit_top {
-    struct tensor embed, norm, merge1, merge1_bias, merge2, merge2_bias;
+    struct tensor embed, norm, norm_bias, merge1, merge1_bias, merge2, merge2_bias;
 };
 
 struct vit {
@@ -54,12 +57,11 @@ static const struct weight_row top_rows[] = {
         name, offsetof(struct vit_block, field), form, __VA_ARGS__, false                                                      \
     }
 static const struct weight_row block_rows[] = {
-    BLOCK("norm1.weight", norm1, FORM_VECTOR, 1, { S_D }),
-    BLOCK("attn.qkv.weight", qkv, FORM_LINEAR, 2, { S_3D, S_D }),
-    BLOCK("attn.qkv.bias", qkv_bias, FORM_VECTOR, 1, { S_3D }),
-    BLOCK("attn.proj.weight", proj, FORM_LINEAR, 2, { S_D, S_D }),
-    BLOCK("attn.proj.bias", proj_bias, FORM_VECTOR, 1, { S_D }),
-    BLOCK("norm2.weight", norm2, FORM_VECTOR, 1, { S_D }),
+    BLOCK("norm1.weight", norm1, FORM_VECTOR, 1, { S_D }),         BLOCK("norm2.weight", norm2, FORM_VECTOR, 1, { S_D }),
+    BLOCK("attn.qkv.weight", qkv, FORM_LINEAR, 2, { S_3D, S_D }),  BLOCK("attn.qkv.bias", qkv_bias, FORM_VECTOR, 1, { S_3D }),
+    BLOCK("attn.proj.weight", proj, FORM_LINEAR, 2, { S_D, S_D }), BLOCK("attn.proj.bias", proj_bias, FORM_VECTOR, 1, { S_D }),
+};
+static const struct weight_row gated_rows[] = {
     BLOCK("mlp.gate_proj.weight", gate, FORM_LINEAR, 2, { S_FFN, S_D }),
     BLOCK("mlp.gate_proj.bias", gate_bias, FORM_VECTOR, 1, { S_FFN }),
     BLOCK("mlp.up_proj.weight", up, FORM_LINEAR, 2, { S_FFN, S_D }),
@@ -67,37 +69,66 @@ static const struct weight_row block_rows[] = {
     BLOCK("mlp.down_proj.weight", down, FORM_LINEAR, 2, { S_D, S_FFN }),
     BLOCK("mlp.down_proj.bias", down_bias, FORM_VECTOR, 1, { S_D }),
 };
+static const struct weight_row plain_rows[] = {
+    BLOCK("norm1.bias", norm1_bias, FORM_VECTOR, 1, { S_D }),      BLOCK("norm2.bias", norm2_bias, FORM_VECTOR, 1, { S_D }),
+    BLOCK("mlp.fc1.weight", up, FORM_LINEAR, 2, { S_FFN, S_D }),   BLOCK("mlp.fc1.bias", up_bias, FORM_VECTOR, 1, { S_FFN }),
+    BLOCK("mlp.fc2.weight", down, FORM_LINEAR, 2, { S_D, S_FFN }), BLOCK("mlp.fc2.bias", down_bias, FORM_VECTOR, 1, { S_D }),
+};
+static const struct weight_row plain_top_rows[] = { TOP("merger.ln_q.bias", norm_bias, FORM_VECTOR, 1, { S_D }) };
 
 /* ---- open ---- */
 
-static gv_status read_config(struct vit_config *c, const struct json_view *v)
+/* What only one of the two has: sizes under other names, an activation, windows. */
+static void read_qwen2(struct vit_config *c, const struct json_view *v)
+{
+    static const char *const quick[] = { "quick_gelu" };
+    c->width = (int)gv_json_int(v, "embed_dim", 4, 16384, GV_JSON_REQUIRED);
+    c->out = (int)gv_json_int(v, "hidden_size", 1, 65536, GV_JSON_REQUIRED);
+    c->ffn = c->width * (int)gv_json_int(v, "mlp_ratio", 1, 64, 4);
+    c->window = 1 << 20;
+    gv_json_choice(v, "hidden_act", quick, 1, 0);
+    for (int i = 0; i < GV_VIT_BLOCKS; i++)
+        c->full[i] = true;
+}
+
+static gv_status read_qwen2_5(struct vit_config *c, const struct json_view *v)
 {
     static const char *const silu[] = { "silu" };
     int                      full[GV_VIT_BLOCKS];
-    c->depth = (int)gv_json_int(v, "depth", 1, GV_VIT_BLOCKS, GV_JSON_REQUIRED);
     c->width = (int)gv_json_int(v, "hidden_size", 4, 65536, GV_JSON_REQUIRED);
-    c->heads = (int)gv_json_int(v, "num_heads", 1, 1024, GV_JSON_REQUIRED);
-    c->ffn = (int)gv_json_int(v, "intermediate_size", 1, 1 << 20, GV_JSON_REQUIRED);
     c->out = (int)gv_json_int(v, "out_hidden_size", 1, 65536, GV_JSON_REQUIRED);
+    c->ffn = (int)gv_json_int(v, "intermediate_size", 1, 1 << 20, GV_JSON_REQUIRED);
+    gv_json_choice(v, "hidden_act", silu, 1, 0);
+    int window = (int)gv_json_int(v, "window_size", 1, 1 << 20, 112), cell = c->patch * c->merge;
+    int n = gv_json_ints(v, "fullatt_block_indexes", 0, GV_VIT_BLOCKS - 1, full, 0, GV_VIT_BLOCKS, true);
+    TRY(gv_json_done(v));
+    if (window < cell)
+        return gv_json_fail(v, "window_size", GV_ERR_MODEL, "is %d, less than a merged patch, %d", window, cell);
+    c->window = window / cell;
+    for (int i = 0; i < n; i++)
+        c->full[full[i]] = true;
+    return GV_OK;
+}
+
+static gv_status read_config(struct vit_config *c, const struct json_view *v)
+{
+    c->eps = 1e-6;
+    c->depth = (int)gv_json_int(v, "depth", 1, GV_VIT_BLOCKS, GV_JSON_REQUIRED);
+    c->heads = (int)gv_json_int(v, "num_heads", 1, 1024, GV_JSON_REQUIRED);
     c->patch = (int)gv_json_int(v, "patch_size", 1, 256, 14);
     c->temporal = (int)gv_json_int(v, "temporal_patch_size", 1, 16, 2);
     c->merge = (int)gv_json_int(v, "spatial_merge_size", 1, 16, 2);
-    int window = (int)gv_json_int(v, "window_size", 1, 1 << 20, 112), cell = c->patch * c->merge;
-    int n = gv_json_ints(v, "fullatt_block_indexes", 0, GV_VIT_BLOCKS - 1, full, 0, GV_VIT_BLOCKS, true);
-    gv_json_choice(v, "hidden_act", silu, 1, 0);
+    if (c->kind == VIT_QWEN2)
+        read_qwen2(c, v);
+    else
+        TRY(read_qwen2_5(c, v));
     if (gv_json_int(v, "in_channels", 1, 64, 3) != 3 || gv_json_int(v, "in_chans", 1, 64, 3) != 3)
         return gv_json_fail(v, "in_channels", GV_ERR_UNSUPPORTED, "must be 3");
     TRY(gv_json_done(v));
-    c->eps = 1e-6;
-    if (window < cell)
-        return gv_json_fail(v, "window_size", GV_ERR_MODEL, "is %d, less than a merged patch, %d", window, cell);
     if (c->width % c->heads || c->width / c->heads % 4)
-        return gv_json_fail(v, "num_heads", GV_ERR_UNSUPPORTED, "is %d: hidden_size, %d, must be a multiple of four times it",
+        return gv_json_fail(v, "num_heads", GV_ERR_UNSUPPORTED, "is %d: the width, %d, must be a multiple of four times it",
                             c->heads, c->width);
-    c->window = window / cell;
     c->head = c->width / c->heads;
-    for (int i = 0; i < n; i++)
-        c->full[full[i]] = true;
     return GV_OK;
 }
 
@@ -109,11 +140,16 @@ static gv_status bind(struct vit *v, const char *prefix, struct error *e)
                    [S_PATCH] = c->patch, [S_TIME] = c->temporal,         [S_CELL] = (int64_t)c->width * c->merge * c->merge,
                    [S_OUT] = c->out
     };
+    const struct weight_row *rows = c->kind == VIT_QWEN2 ? plain_rows : gated_rows;
+    const int                n = c->kind == VIT_QWEN2 ? N_ROWS(plain_rows) : N_ROWS(gated_rows);
     TRY(gv_weights_bind(v->weights, prefix, top_rows, N_ROWS(top_rows), sizes, &v->top, e));
+    if (c->kind == VIT_QWEN2)
+        TRY(gv_weights_bind(v->weights, prefix, plain_top_rows, N_ROWS(plain_top_rows), sizes, &v->top, e));
     for (int i = 0; i < c->depth; i++) {
         char block[64];
         snprintf(block, sizeof block, "%sblocks.%d.", prefix, i);
         TRY(gv_weights_bind(v->weights, block, block_rows, N_ROWS(block_rows), sizes, &v->block[i], e));
+        TRY(gv_weights_bind(v->weights, block, rows, n, sizes, &v->block[i], e));
     }
     return GV_OK;
 }
@@ -128,11 +164,13 @@ void gv_vit_close(struct vit **v)
     *v = NULL;
 }
 
-gv_status gv_vit_open(struct vit **out, const struct json_view *config, struct checkpoint *c, const char *prefix,
-                      struct device *d, enum dtype compute, struct error *e)
+gv_status gv_vit_open(struct vit **out, enum vit_kind kind, const struct json_view *config, struct checkpoint *c,
+                      const char *prefix, struct device *d, enum dtype compute, struct error *e)
 {
     struct vit *v = *out = calloc(1, sizeof *v);
-    gv_status   status =
+    if (v)
+        v->config.kind = kind;
+    gv_status status =
         v ? read_config(&v->config, config) : gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
     if (!status && !(v->block = calloc((size_t)v->config.depth, sizeof *v->block)))
         status = gv_fail(e, GV_ERR_MEMORY, "no memory for the model of %s", config->file);
@@ -265,6 +303,13 @@ static void call_open(struct run *r, struct vit_call *v)
     free(index);
 }
 
+static void norm(struct run *r, const struct vit_call *v, struct tensor y, struct tensor x, struct tensor weight,
+                 struct tensor bias)
+{
+    const enum norm_kind kind = v->config->kind == VIT_QWEN2 ? NORM_LAYER : NORM_RMS;
+    gv_norm(r, y, x, &(struct norm_opts){ .kind = kind, .eps = (float)v->config->eps, .weight = weight, .bias = bias });
+}
+
 /* q, k or v of packed rows [B · n, 3 · D]: [B, n, A, head]. */
 static struct tensor part(const struct vit_call *v, struct tensor qkv, int64_t batch, int i)
 {
@@ -298,7 +343,7 @@ static void attention(struct run *r, const struct vit_call *v, const struct vit_
     const int64_t            n = x.dim[0], d = c->width;
     struct mark              mark = arena_mark(&r->scratch);
     struct tensor            h = gv_scratch(r, r->compute, 2, x.dim), qkv = gv_scratch(r, r->compute, 2, DIMS(n, 3 * d));
-    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)c->eps, .weight = b->norm1 });
+    norm(r, v, h, x, b->norm1, b->norm1_bias);
     gv_linear(r, qkv, h, b->qkv, &(struct linear_opts){ .bias = b->qkv_bias });
     if (gv_run_ready(r)) {
         gv_rotate(r, slice(qkv, 1, 0, d), &v->rope);
@@ -314,15 +359,18 @@ static void attention(struct run *r, const struct vit_call *v, const struct vit_
 
 static void mlp(struct run *r, const struct vit_call *v, const struct vit_block *b, struct tensor x)
 {
-    const int64_t n = x.dim[0], f = v->config->ffn;
+    const bool    gated = v->config->kind == VIT_QWEN2_5;
+    const int64_t shape[2] = { x.dim[0], v->config->ffn };
     struct mark   mark = arena_mark(&r->scratch);
-    struct tensor h = gv_scratch(r, r->compute, 2, x.dim), gate = gv_scratch(r, r->compute, 2, DIMS(n, f)),
-                  up = gv_scratch(r, r->compute, 2, DIMS(n, f));
-    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)v->config->eps, .weight = b->norm2 });
-    gv_linear(r, gate, h, b->gate, &(struct linear_opts){ .bias = b->gate_bias });
-    gv_linear(r, up, h, b->up, &(struct linear_opts){ .bias = b->up_bias });
-    gv_glu(r, gate, gate, up, ACT_SILU);
-    gv_linear(r, x, gate, b->down, &(struct linear_opts){ .bias = b->down_bias, .add = true });
+    struct tensor h = gv_scratch(r, r->compute, 2, x.dim), up = gv_scratch(r, r->compute, 2, shape);
+    norm(r, v, h, x, b->norm2, b->norm2_bias);
+    gv_linear(r, up, h, b->up, &(struct linear_opts){ .bias = b->up_bias, .act = gated ? ACT_NONE : ACT_QUICK_GELU });
+    if (gated) {
+        struct tensor gate = gv_scratch(r, r->compute, 2, shape);
+        gv_linear(r, gate, h, b->gate, &(struct linear_opts){ .bias = b->gate_bias });
+        gv_glu(r, up, gate, up, ACT_SILU);
+    }
+    gv_linear(r, x, up, b->down, &(struct linear_opts){ .bias = b->down_bias, .add = true });
     arena_release(&r->scratch, mark);
 }
 
@@ -333,7 +381,7 @@ static void merge(struct run *r, const struct vit_call *v, const struct vit_top 
     struct mark   mark = arena_mark(&r->scratch);
     struct tensor h = gv_scratch(r, r->compute, 2, x.dim), wide = gv_scratch(r, r->compute, 2, DIMS(n, cell)),
                   tokens = gv_scratch(r, GV_F32, 2, out.dim);
-    gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)v->config->eps, .weight = top->norm });
+    norm(r, v, h, x, top->norm, top->norm_bias);
     gv_linear(r, wide, reshape(h, 2, DIMS(n, cell)), top->merge1,
               &(struct linear_opts){ .bias = top->merge1_bias, .act = ACT_GELU_ERF });
     gv_linear(r, tokens, wide, top->merge2, &(struct linear_opts){ .bias = top->merge2_bias });

@@ -1,5 +1,5 @@
-/* The vision tower of Qwen2.5-VL: patches in, tokens of the decoder out. One picture, or one clip, a call: attention never
- * leaves a frame, so a clip may be cut between frames at will. */
+/* The vision towers of Qwen2-VL and Qwen2.5-VL: patches in, tokens of the decoder out. One picture, or some steps of one clip, a
+ * call: attention never leaves a step, so a clip may be cut between steps at will. */
 #ifndef GV_VISION_VIT_H
 #define GV_VISION_VIT_H
 
@@ -9,7 +9,11 @@
 
 enum { GV_VIT_BLOCKS = 256 };
 
+/* Qwen2-VL: layer norms with biases, plain MLPs, whole frames. Qwen2.5-VL: RMS norms, gated MLPs, windows. */
+enum vit_kind { VIT_QWEN2, VIT_QWEN2_5 };
+
 struct vit_config {
+    enum vit_kind kind;
     int    depth, width, heads, head, ffn, out;
     int    patch, temporal, merge, window; /* window in merged cells a side */
     bool   full[GV_VIT_BLOCKS];            /* blocks that see their whole frame */
@@ -28,8 +32,8 @@ struct vit_order {
 
 struct vit;
 /* Binds the tower's tensors behind prefix ("visual."). Errors: MODEL, UNSUPPORTED, MEMORY. */
-gv_status gv_vit_open(struct vit **out, const struct json_view *config, struct checkpoint *c, const char *prefix,
-                      struct device *d, enum dtype compute, struct error *e);
+gv_status gv_vit_open(struct vit **out, enum vit_kind kind, const struct json_view *config, struct checkpoint *c,
+                      const char *prefix, struct device *d, enum dtype compute, struct error *e);
 void      gv_vit_close(struct vit **v);
 
 const struct vit_config *gv_vit_config(const struct vit *v);

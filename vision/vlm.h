@@ -1,25 +1,43 @@
-/* A vision-language model: pictures and a prompt in, logits of the next token out. A pipeline owns the loop:
+/* A vision-language model: pictures, clips and a prompt in, logits of the next token out. A pipeline owns the loop:
  *
- *   encode     a picture's patches → its tokens           kept: several questions may be asked about one picture
- *   prefill    a prompt with pictures in their places → logits of the first token of the answer
+ *   plan       a picture's or a clip's size → its tokens, and what its tower will read: known before a pixel is
+ *   prepare    frames → the values that the tower reads, a few steps at a time
+ *   encode     these → features, one for each token        kept: several questions may be asked about one picture
+ *   prefill    a prompt with features in their places → logits of the first token of the answer
  *   step       a token → logits of the next
  *
- * Prompts are ids in which a picture is a run of placeholder ids, one for each of its tokens. */
+ * A clip is a row of steps (one or more frames each) that towers read one by one, so that it need never be in memory whole; a
+ * picture is one step. Prompts are ids in which a picture is a run of placeholder ids, one for each of its tokens. */
 #ifndef GV_VISION_VLM_H
 #define GV_VISION_VLM_H
 
+#include "vision/clip.h"
 #include "vision/lm.h"
 #include "vision/preprocess.h"
 #include "vision/sample.h"
 
 struct vlm;
 
-/* A picture, or a clip whose grid steps in time lie `seconds` apart. */
+/* A picture, or a clip of which `frames` frames are looked at. */
 struct vlm_media {
-    struct patch_grid grid;
-    const float      *patches; /* host [grid_patches, patch_values], as gv_picture_patches makes them; NULL in a dry run */
-    bool              video;
-    double            seconds;
+    /* what it is */
+    bool    video, alone;  /* alone: no other picture or clip in its prompt */
+    int     width, height; /* pixels */
+    int     frames;        /* from gv_clip_frames; 1 for a picture */
+    double  seconds;       /* of a clip: from step to step */
+    int64_t limit;         /* tokens at most, 0: the model's own limits */
+    /* what the model makes of it: plan */
+    struct patch_grid grid;        /* of the decoder's rows and columns, in patches; grid.t steps */
+    int               step_frames; /* frames of a step */
+    int64_t           step_values; /* values that the tower reads of a step */
+    int64_t           tokens;      /* of the decoder */
+    int64_t           step_tokens; /* of these, those of a step; a last token may stand behind all */
+};
+
+/* Some steps of a picture or a clip. */
+struct vlm_piece {
+    int          first, steps;
+    const float *values; /* host [steps, step_values]; NULL in a dry run */
 };
 
 struct vlm_prompt {
@@ -39,35 +57,44 @@ struct vlm_state {
 struct vlm_model {
     const char *name;       /* "qwen2.5-vl" */
     const char *model_type; /* what config.json says */
+    struct clip_config clip;       /* where the checkpoint says nothing */
     /* Shares the checkpoint. Errors: MODEL, UNSUPPORTED, MEMORY. */
     gv_status (*open)(struct vlm **out, const struct json_view *config, struct checkpoint *c, struct device *d,
                       enum dtype compute, struct error *e);
     void (*close)(struct vlm *v);
-    /* Place of each token of a prompt; *next: position of the token behind it. Errors: INTERNAL where placeholders and media disagree. */
-    gv_status (*places)(const struct vlm *v, const struct vlm_prompt *p, struct token_place *place, int32_t *next,
-                        struct error *e);
-    /* out f32 [vlm_tokens, width]; weights: v->vision pinned */
-    void (*encode)(struct run *r, const struct vlm *v, struct tensor out, const struct vlm_media *m);
-    /* logits f32 [1, vocabulary]; weights: v->decoder pinned. The state is empty before prefill. */
-    void (*prefill)(struct run *r, const struct vlm *v, struct vlm_state *s, const struct vlm_prompt *p, struct tensor logits);
-    void (*step)(struct run *r, const struct vlm *v, struct vlm_state *s, int32_t id, struct tensor logits);
+    /* Errors: ARGUMENT, with the size. */
+    gv_status (*plan)(const struct vlm *v, struct vlm_media *m, struct error *e);
+    /* values [step_values] of one step from its step_frames frames, which have the media's size. Errors: MEMORY. */
+    gv_status (*prepare)(const struct vlm *v, const struct vlm_media *m, const struct image *frames, float *values,
+                         struct error *e);
+    /* Places of the tokens of one picture or clip behind position base - 1; the largest position of them. */
+    int32_t (*place)(const struct vlm *v, const struct vlm_media *m, int32_t base, struct token_place *place);
+    /* out f32 [tokens of the piece, width]: step_tokens for each step; with the last step, all that are left. Weights: v->vision
+     * pinned. */
+    void (*encode)(struct run *r, const struct vlm *v, struct tensor out, const struct vlm_media *m, struct vlm_piece piece);
 };
 
 /* The common head of every family's struct. */
 struct vlm {
     const struct vlm_model *model;
     struct weights         *vision, *decoder;
+    struct lm              *lm;
     struct patch_config     patch;                                /* preprocessor_config.json */
+    struct clip_config      clip;                                 /* video_preprocessor_config.json */
     struct sample_config    sample;                               /* generation_config.json */
     int                     width, vocabulary, longest;           /* longest: tokens that positions were made for */
     int32_t                 image_id, video_id, start_id, end_id; /* placeholders, and what stands around them */
 };
 
-static inline int64_t vlm_tokens(const struct vlm *v, struct patch_grid g)
-{
-    return grid_patches(g) / (v->patch.merge * v->patch.merge);
-}
+/* Place of each token of a prompt; *next: position of the token behind it. Errors: INTERNAL where placeholders and media disagree. */
+gv_status gv_vlm_places(const struct vlm *v, const struct vlm_prompt *p, struct token_place *place, int32_t *next,
+                        struct error *e);
+/* logits f32 [1, vocabulary]; weights: v->decoder pinned. The state is empty before prefill. The prompt runs GV_PREFILL tokens
+ * at a time, which bounds the memory; no bit depends on it. */
+enum { GV_PREFILL = 4096 };
+void gv_vlm_prefill(struct run *r, const struct vlm *v, struct vlm_state *s, const struct vlm_prompt *p, struct tensor logits);
+void gv_vlm_step(struct run *r, const struct vlm *v, struct vlm_state *s, int32_t id, struct tensor logits);
 
-extern const struct vlm_model gv_vlm_qwen2_5_vl;
+extern const struct vlm_model gv_vlm_qwen2_vl, gv_vlm_qwen2_5_vl;
 
 #endif

@@ -1,5 +1,6 @@
 /* Whole captions through the public API: a picture file and a question to the text that transformers gives; what a caption promises
  * besides; what is refused. The golden: tests/reference/qwen2_5_vl_caption.py. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -112,6 +113,76 @@ static void prompt_equals_the_checkpoints_template(void **state)
         assert_int_equal(job.ids[i], (int)ids[i]);
     gv_caption_job_close(&job);
     golden_close(&g);
+    close_all(&o);
+}
+
+/* The clip of tests/reference/qwen2_5_vl_clip.py, from its file to its text: the same frames, the same fractions of seconds. */
+static void a_clip_to_text_equals_transformers(void **state)
+{
+    (void)state;
+    char               path[512], request[512];
+    const char        *clip[] = { path };
+    struct opened      o;
+    struct caption_job job;
+    struct error       e = { 0 };
+    struct golden      g;
+    int64_t            n;
+    snprintf(path, sizeof path, "%s/qwen2_5_vl_clip/clip.mkv", GV_TEST_DATA);
+    snprintf(request, sizeof request, "%s/qwen2_5_vl_clip/request.json", GV_TEST_DATA);
+    json_t *want = json_load_file(request, 0, NULL);
+    open_all(&o, "f32", 2);
+    o.request.media = clip;
+    o.request.question = json_string_value(json_object_get(want, "question"));
+    golden_open(&g, "qwen2_5_vl_clip");
+    const float *ids = golden_get(&g, "ids", &n);
+    if (gv_caption_job_open(&job, &o.request, &e))
+        fail_msg("%s", e.text);
+    assert_true(job.plan[0].video);
+    assert_true(fabs(job.plan[0].seconds - 1.25) < 1e-4);
+    assert_int_equal(job.n, n);
+    for (int64_t i = 0; i < n; i++)
+        assert_int_equal(job.ids[i], (int)ids[i]);
+    gv_caption_job_close(&job);
+    char *text = caption(&o);
+    assert_string_equal(text, json_string_value(json_object_get(want, "text")));
+    gv_free(text);
+    golden_close(&g);
+    json_decref(want);
+    close_all(&o);
+}
+
+static void sections_of_a_clip_and_what_they_cost_are_known_before(void **state)
+{
+    (void)state;
+    char            path[512], *text;
+    const char     *clip[] = { path };
+    struct opened   o;
+    gv_caption_cost cost;
+    snprintf(path, sizeof path, "%s/qwen2_5_vl_clip/clip.mkv", GV_TEST_DATA);
+    open_all(&o, "f32", 1);
+    o.request.media = clip;
+    gv_caption_cost_init(&cost);
+    assert_int_equal(gv_caption_estimate(o.session, &o.request, &cost), GV_OK);
+    assert_true(fabs(cost.seconds - 2.5) < 1e-3);
+    assert_int_equal(cost.frames, 4);
+    assert_int_equal(cost.picture_tokens, 12);
+    assert_true(cost.device_bytes > 0 && cost.kept_bytes > 0 && cost.prompt_tokens > cost.picture_tokens);
+    o.request.fps = 12;
+    o.request.start = 1;
+    o.request.end = 2;
+    assert_int_equal(gv_caption_estimate(o.session, &o.request, &cost), GV_OK);
+    assert_int_equal(cost.frames, 12);
+    assert_int_equal(cost.picture_tokens, 36);
+    o.request.max_frames = 6;
+    assert_int_equal(gv_caption_estimate(o.session, &o.request, &cost), GV_OK);
+    assert_int_equal(cost.frames, 6);
+    o.request.picture_tokens = 11;
+    assert_int_equal(gv_caption_estimate(o.session, &o.request, &cost), GV_OK);
+    assert_true(cost.picture_tokens <= 11);
+    o.request.start = 3;
+    o.request.end = 0;
+    assert_int_equal(gv_caption(o.session, &o.request, &text), GV_ERR_ARGUMENT);
+    assert_non_null(strstr(gv_session_message(o.session), "start is 3.00 s, and the clip lasts 2.50 s"));
     close_all(&o);
 }
 
@@ -316,6 +387,9 @@ static int set_up(void **state)
     fixture_temp(folder);
     snprintf(source, sizeof source, "%s/qwen2_5_vl_caption", GV_TEST_DATA);
     fixture_model(folder, source, NULL, GV_F32, 0);
+    snprintf(source, sizeof source, "%s/qwen2_5_vl_clip", GV_TEST_DATA);
+    fixture_model(folder, source, NULL, GV_F32, 0); /* how clips are looked at */
+    snprintf(source, sizeof source, "%s/qwen2_5_vl_caption", GV_TEST_DATA);
     snprintf(picture, sizeof picture, "%s/picture.png", source);
     snprintf(source, sizeof source, "%s/qwen2_5_vl_caption/request.json", GV_TEST_DATA);
     wanted = json_load_file(source, 0, NULL);
@@ -335,6 +409,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(caption_equals_transformers_and_comes_in_pieces),
         cmocka_unit_test(prompt_equals_the_checkpoints_template),
+#ifdef GV_HAVE_FFMPEG
+        cmocka_unit_test(a_clip_to_text_equals_transformers),
+        cmocka_unit_test(sections_of_a_clip_and_what_they_cost_are_known_before),
+#endif
         cmocka_unit_test(control_tokens_in_a_question_are_plain_text),
         cmocka_unit_test(text_does_not_depend_on_threads_and_seeds_repeat),
         cmocka_unit_test(callbacks_cancel),

@@ -67,13 +67,12 @@ static void towers(const char *precision)
         v.side = *side;
         v.compared = 0;
         struct mark      mark = arena_mark(&v.c.run.scratch);
-        struct vlm_media m = { .grid = vision_grid(*side), .patches = vision_patches(&v, *side) };
-        struct tensor    out = gv_scratch(&v.c.run, GV_F32, 2, DIMS(vlm_tokens(v.vlm, m.grid), v.vlm->width));
-        v.vlm->model->encode(&v.c.run, v.vlm, out, &m);
+        struct vlm_media m = vision_media(&v, *side);
+        struct tensor    out = gv_scratch(&v.c.run, GV_F32, 2, DIMS(m.tokens, v.vlm->width));
+        vision_encode(&v, out, &m, *side);
         assert_string_equal(v.c.run.err.text, "");
         assert_int_equal(v.compared, 6);
         arena_release(&v.c.run.scratch, mark);
-        free((void *)(uintptr_t)m.patches);
     }
     vision_close(&v);
 }
@@ -98,7 +97,7 @@ static void positions(struct vision_case *v, const char *name)
     int32_t              next;
     char                 key[64];
     vision_prompt_open(v, &p, name, false);
-    assert_int_equal(v->vlm->model->places(v->vlm, &p.prompt, place, &next, &v->c.error), GV_OK);
+    assert_int_equal(gv_vlm_places(v->vlm, &p.prompt, place, &next, &v->c.error), GV_OK);
     snprintf(key, sizeof key, "%s.positions", name);
     const float *want = golden_get(&v->c.golden, key, NULL);
     for (int64_t i = 0; i < p.prompt.n; i++) {
@@ -109,7 +108,6 @@ static void positions(struct vision_case *v, const char *name)
     snprintf(key, sizeof key, "%s.delta", name);
     if (golden_has(&v->c.golden, key))
         assert_int_equal(next, p.prompt.n + (int64_t)golden_number(&v->c.golden, key));
-    vision_prompt_close(&p);
 }
 
 static void positions_equal_transformers_and_keep_fractions_of_seconds(void **state)
@@ -132,12 +130,12 @@ static void text_behind_a_long_clip_stands_above_its_last_second(void **state)
     struct error       e = { 0 };
     int32_t            next, ids[14];
     vision_open(&v, "qwen2_5_vl", "f32");
-    struct vlm_media  m = { .grid = { 12, 2, 2 }, .video = true, .seconds = 1.5 };
+    struct vlm_media  m = { .grid = { 12, 2, 2 }, .video = true, .seconds = 1.5, .tokens = 12 };
     struct vlm_prompt p = { .ids = ids, .n = 14, .media = &m, .n_media = 1 };
     ids[0] = ids[13] = 7;
     for (int i = 1; i < 13; i++)
         ids[i] = v.vlm->video_id;
-    assert_int_equal(v.vlm->model->places(v.vlm, &p, place, &next, &e), GV_OK);
+    assert_int_equal(gv_vlm_places(v.vlm, &p, place, &next, &e), GV_OK);
     for (int k = 0; k < 12; k++)
         assert_int_equal(place[1 + k].t, 1 + 3 * k); /* 1.5 s · 2 tokens a second */
     assert_int_equal(place[13].t, 1 + 33 + 1);
@@ -154,13 +152,12 @@ static void placeholders_that_do_not_match_the_pictures_are_refused(void **state
     int32_t              next;
     vision_open(&v, "qwen2_5_vl", "f32");
     vision_prompt_open(&v, &p, "picture", false);
-    p.media[0].grid.w -= 2;
-    assert_int_equal(v.vlm->model->places(v.vlm, &p.prompt, place, &next, &v.c.error), GV_ERR_INTERNAL);
+    p.media[0].tokens -= 3;
+    assert_int_equal(gv_vlm_places(v.vlm, &p.prompt, place, &next, &v.c.error), GV_ERR_INTERNAL);
     v.c.error = (struct error){ 0 };
     p.prompt.n_media = 0;
-    assert_int_equal(v.vlm->model->places(v.vlm, &p.prompt, place, &next, &v.c.error), GV_ERR_INTERNAL);
+    assert_int_equal(gv_vlm_places(v.vlm, &p.prompt, place, &next, &v.c.error), GV_ERR_INTERNAL);
     p.prompt.n_media = 1;
-    vision_prompt_close(&p);
     vision_close(&v);
 }
 
@@ -192,7 +189,7 @@ static void caption(struct vision_case *v, const char *name, bool exact)
     v->c.run.tap = &tap;
     v->side = name;
     v->compared = 0;
-    v->vlm->model->prefill(&v->c.run, v->vlm, &s, &p.prompt, logits);
+    gv_vlm_prefill(&v->c.run, v->vlm, &s, &p.prompt, logits);
     assert_string_equal(v->c.run.err.text, "");
     assert_int_equal(v->compared, 5);
     v->c.run.tap = NULL;
@@ -200,11 +197,10 @@ static void caption(struct vision_case *v, const char *name, bool exact)
         int32_t id = gv_text_sampler_next(&choose, host_logits(v, logits, host));
         if (id != (int32_t)want[i])
             fail_msg("%s: token %d is %d, expected %d", name, (int)i, id, (int)want[i]);
-        v->vlm->model->step(&v->c.run, v->vlm, &s, id, logits);
+        gv_vlm_step(&v->c.run, v->vlm, &s, id, logits);
     }
     gv_text_sampler_close(&choose);
     gv_lm_state_close(&s.lm);
-    vision_prompt_close(&p);
 }
 
 static void captions(const char *model, const char *precision, const char *const *names)
@@ -299,20 +295,19 @@ static void prompt_may_come_in_pieces(void **state)
     struct tensor logits = gv_scratch(&v.c.run, GV_F32, 2, DIMS(1, v.vlm->vocabulary));
     assert_int_equal(gv_lm_state_open(&whole.lm, v.c.device, p.prompt.n, &v.c.error), GV_OK);
     assert_int_equal(gv_lm_state_open(&pieces.lm, v.c.device, p.prompt.n + 9, &v.c.error), GV_OK);
-    v.vlm->model->prefill(&v.c.run, v.vlm, &whole, &p.prompt, logits);
+    gv_vlm_prefill(&v.c.run, v.vlm, &whole, &p.prompt, logits);
     host_logits(&v, logits, a);
     struct vlm_prompt first = p.prompt;
     first.n -= 2;
-    v.vlm->model->prefill(&v.c.run, v.vlm, &pieces, &first, logits);
-    v.vlm->model->step(&v.c.run, v.vlm, &pieces, p.ids[first.n], logits);
-    v.vlm->model->step(&v.c.run, v.vlm, &pieces, p.ids[first.n + 1], logits);
+    gv_vlm_prefill(&v.c.run, v.vlm, &pieces, &first, logits);
+    gv_vlm_step(&v.c.run, v.vlm, &pieces, p.ids[first.n], logits);
+    gv_vlm_step(&v.c.run, v.vlm, &pieces, p.ids[first.n + 1], logits);
     assert_true(relative_error(host_logits(&v, logits, b), a, 1024) < 1e-5);
     assert_int_equal(pieces.next, whole.next);
-    v.vlm->model->step(&v.c.run, v.vlm, &whole, 5, logits); /* no room */
+    gv_vlm_step(&v.c.run, v.vlm, &whole, 5, logits); /* no room */
     assert_int_equal(v.c.run.err.code, GV_ERR_INTERNAL);
     gv_lm_state_close(&whole.lm);
     gv_lm_state_close(&pieces.lm);
-    vision_prompt_close(&p);
     vision_close(&v);
 }
 

@@ -50,6 +50,20 @@ float *vision_patches(const struct vision_case *v, const char *grid)
     return rows;
 }
 
+struct vlm_media vision_media(const struct vision_case *v, const char *grid)
+{
+    struct vlm_media m = { .video = grid[0] == 'c', .grid = vision_grid(grid) };
+    m.tokens = grid_patches(m.grid) / (v->vlm->patch.merge * v->vlm->patch.merge);
+    return m;
+}
+
+void vision_encode(struct vision_case *v, struct tensor out, const struct vlm_media *m, const char *grid)
+{
+    float *rows = vision_patches(v, grid);
+    v->vlm->model->encode(&v->c.run, v->vlm, out, m, (struct vlm_piece){ .steps = m->grid.t, .values = rows });
+    free(rows);
+}
+
 static const char *pictures_of(const char *name)
 {
     return !strcmp(name, "picture") ? "a" : !strcmp(name, "two") ? "ab" : !strcmp(name, "text") ? "" : "c";
@@ -66,13 +80,11 @@ void vision_prompt_open(struct vision_case *v, struct vision_prompt *p, const ch
     for (int64_t i = 0; i < n; i++)
         p->ids[i] = (int32_t)ids[i];
     for (int i = 0; grid[i]; i++) {
-        p->media[i] = (struct vlm_media){ .grid = vision_grid(&grid[i]),
-                                          .patches = vision_patches(v, &grid[i]),
-                                          .video = grid[i] == 'c',
-                                          .seconds = strcmp(name, "slow") ? 1 : 1.25 };
-        p->features[i] = gv_scratch(&v->c.run, GV_F32, 2, DIMS(vlm_tokens(v->vlm, p->media[i].grid), v->vlm->width));
+        p->media[i] = vision_media(v, &grid[i]);
+        p->media[i].seconds = strcmp(name, "slow") ? 1 : 1.25;
+        p->features[i] = gv_scratch(&v->c.run, GV_F32, 2, DIMS(p->media[i].tokens, v->vlm->width));
         if (encode)
-            v->vlm->model->encode(&v->c.run, v->vlm, p->features[i], &p->media[i]);
+            vision_encode(v, p->features[i], &p->media[i], &grid[i]);
         p->prompt.n_media++;
     }
     assert_string_equal(v->c.run.err.text, "");
@@ -80,10 +92,4 @@ void vision_prompt_open(struct vision_case *v, struct vision_prompt *p, const ch
     p->prompt.n = n;
     p->prompt.media = p->media;
     p->prompt.features = p->features;
-}
-
-void vision_prompt_close(struct vision_prompt *p)
-{
-    for (int i = 0; i < p->prompt.n_media; i++)
-        free((void *)(uintptr_t)p->media[i].patches);
 }

@@ -18,6 +18,11 @@ struct patch_grid vision_grid(const char *name); /* "a" */
 /* Rows of the golden's patches; freed with free(). */
 float *vision_patches(const struct vision_case *v, const char *grid);
 
+/* What plan would say of it. */
+struct vlm_media vision_media(const struct vision_case *v, const char *grid);
+/* All its steps at once. */
+void vision_encode(struct vision_case *v, struct tensor out, const struct vlm_media *m, const char *grid);
+
 /* A prompt of the golden, its pictures encoded. */
 struct vision_prompt {
     struct vlm_prompt prompt;
@@ -27,6 +32,5 @@ struct vision_prompt {
 };
 /* name: "picture"; ids from golden "<ids>.ids"; encode: or features are left absent. */
 void vision_prompt_open(struct vision_case *v, struct vision_prompt *p, const char *name, bool encode);
-void vision_prompt_close(struct vision_prompt *p);
 
 #endif
