@@ -116,8 +116,10 @@ static gv_status read_file(struct tensor_file *st, struct error *e)
                        (unsigned long long)header, st->map_bytes - 8, GV_ST_HEADER_BYTES >> 20);
     json_error_t why;
     json_t      *root = json_loadb((const char *)p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &why);
-    gv_status    status = root ? read_header(st, root, 8 + (size_t)header, e)
-                               : gv_fail(e, GV_ERR_MODEL, "%s: its header is not valid JSON: %s", st->path, why.text);
+    if (!root && json_error_code(&why) == json_error_out_of_memory)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the header of %s", st->path);
+    gv_status status = root ? read_header(st, root, 8 + (size_t)header, e)
+                            : gv_fail(e, GV_ERR_MODEL, "%s: its header is not valid JSON: %s", st->path, why.text);
     json_decref(root);
     return status;
 }
@@ -126,20 +128,22 @@ const struct tensor_file_kind gv_file_safetensors = { "safetensors", is_safetens
 
 /* ---- writing ---- */
 
+/* NULL when memory ran out. */
 static char *header_text(const struct st_entry *entry, int n)
 {
     json_t *root = json_object();
     size_t  at = 0;
+    int     failed = 0;
     for (int i = 0; i < n; i++) {
         json_t *shape = json_array();
         for (int k = 0; k < entry[i].rank; k++)
-            json_array_append_new(shape, json_integer(entry[i].dim[k]));
-        json_object_set_new(root, entry[i].name,
-                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", gv_dtype_info(entry[i].type)->name, "shape", shape, "data_offsets",
-                                      (json_int_t)at, (json_int_t)(at + entry[i].bytes)));
+            failed |= json_array_append_new(shape, json_integer(entry[i].dim[k]));
+        failed |= json_object_set_new(root, entry[i].name,
+                                      json_pack("{s:s, s:o, s:[I, I]}", "dtype", gv_dtype_info(entry[i].type)->name, "shape",
+                                                shape, "data_offsets", (json_int_t)at, (json_int_t)(at + entry[i].bytes)));
         at += entry[i].bytes;
     }
-    char *text = json_dumps(root, JSON_COMPACT);
+    char *text = failed ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     return text;
 }

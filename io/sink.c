@@ -126,14 +126,16 @@ gv_status gv_part_seal(struct part *p, struct error *e)
 
 static void sync_folder(const char *path)
 {
+    char         folder[4096];
     const size_t length = folder_length(path);
-    char        *folder = length ? strndup(path, length) : strdup(".");
-    const int    fd     = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (length >= sizeof folder) /* no such path can be opened */
+        return;
+    snprintf(folder, sizeof folder, "%.*s", length ? (int)length : 1, length ? path : ".");
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         fsync(fd); /* some file systems cannot; the rename holds all the same */
         close(fd);
     }
-    free(folder);
 }
 
 gv_status gv_part_publish(struct part *parts, size_t n, struct error *e)

@@ -177,7 +177,7 @@ void gv_session_close(gv_session **session)
 
 char *gv_session_report(const gv_session *s)
 {
-    return strdup(s->report ? s->report : "{}");
+    return s->report_lost ? NULL : strdup(s->report ? s->report : "{}");
 }
 
 /* ---- video ---- */
@@ -268,11 +268,12 @@ gv_status gv_video_generate(gv_session *s, const gv_video_request *request)
     atomic_store(&s->cancel, false);
     free(s->report);
     s->report = NULL;
+    s->report_lost = false;
     TRY(job_open(s, request, &q, &job));
     gv_status status = run_job(s, &job, &q, &p);
     gv_sink_close(&job.sink);
     if (!status)
-        s->report = gv_report_json(&job, &p);
+        s->report_lost = !(s->report = gv_report_json(&job, &p));
     gv_video_job_close(&job);
     return status;
 }

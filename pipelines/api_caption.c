@@ -37,6 +37,7 @@ static gv_status begin(gv_session *s, struct caption_job *job, const gv_caption_
     atomic_store(&s->cancel, false);
     free(s->report);
     s->report = NULL;
+    s->report_lost = false;
     s->error = (struct error){ 0 };
     if (q->model && q->model->engine != s->engine)
         return gv_fail(&s->error, GV_ERR_ARGUMENT, "model belongs to another engine");
@@ -102,7 +103,7 @@ gv_status gv_caption(gv_session *s, const gv_caption_request *request, char **te
     if (!status)
         status = gv_pipeline_caption(&job, &s->cancel, &p, text, &s->error);
     if (!status)
-        s->report = gv_caption_report_json(&job, &p);
+        s->report_lost = !(s->report = gv_caption_report_json(&job, &p));
     gv_caption_job_close(&job);
     return status;
 }
@@ -120,8 +121,13 @@ char *gv_caption_report_json(const struct caption_job *job, const struct caption
 {
     const struct device *d = job->model->engine->device;
     json_t              *stages = json_object();
+    int                  failed = 0;
     for (int i = 0; i < p->n_stages; i++)
-        json_object_set_new(stages, p->stage[i].name, json_real(p->stage[i].seconds));
+        failed |= json_object_set_new(stages, p->stage[i].name, json_real(p->stage[i].seconds));
+    if (failed) {
+        json_decref(stages);
+        return NULL;
+    }
     return text_of(json_pack("{s:s, s:s, s:o, s:f, s:i, s:I, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:s, s:s, s:b}", "genvid",
                              gv_version(), "model", job->model->path, "stages", stages, "seconds", p->seconds, "pictures",
                              job->n_media, "frames", (json_int_t)job->frames, "picture_tokens", (json_int_t)job->picture_tokens,

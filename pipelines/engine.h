@@ -53,7 +53,8 @@ struct gv_session {
     gv_engine   *engine;
     atomic_bool  cancel;
     struct error error;
-    char        *report; /* JSON of the last render, or NULL */
+    char        *report;      /* JSON of the last render, or NULL */
+    bool         report_lost; /* memory ran out for it */
 };
 
 /* Opens every part of the model at path: a diffusers directory, a directory of Wan's own, a file of its transformer with the

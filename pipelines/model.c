@@ -376,34 +376,23 @@ static gv_status open_original(gv_model *m, struct error *e)
 }
 
 /* transformers' configs, which a captioning model has, spell every one of these otherwise. */
-static bool is_wan_config(const char *path)
+static gv_status is_wan_config(const char *path, bool *is, struct error *e)
 {
-    struct error unused = { 0 };
+    struct error why = { 0 };
     json_t      *root;
-    if (gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, &unused))
-        return false;
-    bool is = json_object_get(root, "_class_name") || json_object_get(root, "dim") || json_object_get(root, "num_heads");
+    *is = false;
+    if (gv_json_load(path, GV_JSON_CONFIG_BYTES, &root, &why))
+        return why.code == GV_ERR_MEMORY ? gv_fail(e, why.code, "%s", why.text) : GV_OK; /* else whoever reads it tells */
+    *is = json_object_get(root, "_class_name") || json_object_get(root, "dim") || json_object_get(root, "num_heads");
     json_decref(root);
-    return is;
+    return GV_OK;
 }
 
-/* A directory without model_index.json that has something of Wan's own, or a file. */
-static bool is_original(const char *path)
+static bool holds_checkpoints(const char *path)
 {
-    char           index[PATH];
-    struct stat    info;
     struct dirent *d;
     bool           found = false;
-    if (stat(path, &info))
-        return false;
-    if (!S_ISDIR(info.st_mode))
-        return true;
-    if ((size_t)snprintf(index, sizeof index, "%s/model_index.json", path) >= sizeof index || !stat(index, &info))
-        return false;
-    if ((size_t)snprintf(index, sizeof index, "%s/config.json", path) < sizeof index && !stat(index, &info) &&
-        !is_wan_config(index))
-        return false;
-    DIR *folder = opendir(path);
+    DIR           *folder = opendir(path);
     while (folder && (d = readdir(folder)))
         found = found || ends_in(d->d_name, ".safetensors") || ends_in(d->d_name, ".pth") || ends_in(d->d_name, ".pt") ||
                 !strcmp(d->d_name, "high_noise_model");
@@ -412,16 +401,38 @@ static bool is_original(const char *path)
     return found;
 }
 
+/* A directory without model_index.json that has something of Wan's own, or a file. Errors: MEMORY. */
+static gv_status is_original(const char *path, bool *is, struct error *e)
+{
+    char        index[PATH];
+    struct stat info;
+    *is = false;
+    if (stat(path, &info))
+        return GV_OK;
+    if (!S_ISDIR(info.st_mode)) {
+        *is = true;
+        return GV_OK;
+    }
+    if ((size_t)snprintf(index, sizeof index, "%s/model_index.json", path) >= sizeof index || !stat(index, &info))
+        return GV_OK;
+    bool wan = true;
+    if ((size_t)snprintf(index, sizeof index, "%s/config.json", path) < sizeof index && !stat(index, &info))
+        TRY(is_wan_config(index, &wan, e));
+    *is = wan && holds_checkpoints(path);
+    return GV_OK;
+}
+
 static gv_status open_all(gv_model *m, struct error *e)
 {
     char    path[PATH];
     json_t *root;
-    bool    image = false;
+    bool    image = false, original;
     /* Wan's own: 480p, 81 frames at 16 a second (wan.md's table of defaults, diffusers' pipeline signature) */
     m->defaults = (struct video_defaults){
         .text_length = 512, .width = 832, .height = 480, .frames = 81, .steps = 50, .fps = 16, .guidance = 5
     };
-    if (is_original(m->path))
+    TRY(is_original(m->path, &original, e));
+    if (original)
         return open_original(m, e);
     if (gv_vlm_detect(m->path))
         return gv_caption_model_open(m, e);

@@ -72,10 +72,12 @@ gv_status gv_option_int(int *out, const gv_video_request *q, const char *name, i
 char *gv_options_json(void)
 {
     json_t *list = json_array();
+    int     failed = 0;
     for (size_t i = 0; i < N_OPTIONS; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", rows[i].name, "type", rows[i].type, "range",
-                                              rows[i].range, "default", rows[i].fallback, "help", rows[i].help));
-    char *text = json_dumps(list, JSON_INDENT(2));
+        failed |=
+            json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", rows[i].name, "type", rows[i].type,
+                                                  "range", rows[i].range, "default", rows[i].fallback, "help", rows[i].help));
+    char *text = failed ? NULL : json_dumps(list, JSON_INDENT(2));
     json_decref(list);
     return text;
 }

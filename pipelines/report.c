@@ -21,19 +21,31 @@ static char *text_of(json_t *o, size_t flags)
 char *gv_recipe_json(const struct video_job *job)
 {
     json_t *o = settings(job);
-    if (o)
-        json_object_set_new(o, "genvid", json_string(gv_version()));
+    if (o && json_object_set_new(o, "genvid", json_string(gv_version()))) {
+        json_decref(o);
+        return NULL;
+    }
     return text_of(o, JSON_COMPACT);
+}
+
+/* NULL when memory ran out. */
+static json_t *stage_seconds(const struct video_report *p)
+{
+    json_t *stages = json_object();
+    int     failed = 0;
+    for (int i = 0; i < p->n_stages; i++)
+        failed |= json_object_set_new(stages, p->stage[i].name, json_real(p->stage[i].seconds));
+    if (!failed)
+        return stages;
+    json_decref(stages);
+    return NULL;
 }
 
 char *gv_report_json(const struct video_job *job, const struct video_report *p)
 {
     const struct device *d = job->model->engine->device;
-    json_t              *stages = json_object();
-    for (int i = 0; i < p->n_stages; i++)
-        json_object_set_new(stages, p->stage[i].name, json_real(p->stage[i].seconds));
     json_t *o = json_pack("{s:s, s:o, s:o, s:f, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:b, s:b}", "genvid", gv_version(),
-                          "settings", settings(job), "stages", stages, "seconds", p->seconds, "peak_bytes",
+                          "settings", settings(job), "stages", stage_seconds(p), "seconds", p->seconds, "peak_bytes",
                           (json_int_t)p->peak_bytes, "weight_bytes", (json_int_t)p->weight_bytes, "scratch_bytes",
                           (json_int_t)p->scratch_bytes, "tokens", (json_int_t)p->tokens, "flops", p->flops, "device", d->name,
                           "precision", d->compute == GV_BF16 ? "bf16" : "f32", "weights_streamed", job->residency.stream,
