@@ -37,12 +37,21 @@ const struct cli_option cli_options[] = {
       "video: length in seconds instead of --frames; bench: how long to measure (default 5)" },
     { "fps", 0, ARG_REAL, CLI_VIDEO, FIELD(fps), 0.1, 240, "N", WHAT, "frames a second" },
 
+    { "fps", 0, ARG_REAL, CLI_CAPTION, FIELD(fps), 0.01, 240, "N", WHAT, "frames of a clip to look at a second" },
+    { "frames", 0, ARG_COUNT, CLI_CAPTION, FIELD(frames), 1, 100000, "N", WHAT, "frames of a clip to look at, at most" },
+    { "picture-tokens", 0, ARG_COUNT, CLI_CAPTION, FIELD(picture_tokens), 1, 1048576, "N", WHAT,
+      "tokens that a picture or clip may become: it is made smaller for it" },
+    { "start", 0, ARG_REAL, CLI_CAPTION, FIELD(start), 0, 1e6, "S", WHAT, "second of a clip to begin at" },
+    { "end", 0, ARG_REAL, CLI_CAPTION, FIELD(end), 0.01, 1e6, "S", WHAT, "second of a clip to end at" },
+    { "section", 0, ARG_REAL, CLI_CAPTION, FIELD(section), 0.1, 1e6, "S", WHAT,
+      "cut clips into sections of about S seconds and tell each (10 with --srt and --vtt)" },
+    { "together", 0, ARG_FLAG, CLI_CAPTION, FIELD(together), 0, 0, NULL, WHAT, "one text about all files" },
     { "question", 0, ARG_TEXT, CLI_CAPTION, FIELD(question), 0, 0, "TEXT", WHAT,
-      "what to ask about each picture; a description when left out" },
+      "what to ask about each file; a description when left out" },
     { "tokens", 0, ARG_COUNT, CLI_CAPTION, FIELD(tokens), 1, 1048576, "N", WHAT, "longest text in tokens (default 256)" },
 
     { "model", 'm', ARG_TEXT, CLI_CAPTION, FIELD(model), 0, 0, "DIR", HOW,
-      "directory of a vision-language model (Qwen2.5-VL)" },
+      "directory of a vision-language model (Qwen2.5-VL, Qwen2-VL)" },
     { "temperature", 0, ARG_REAL, CLI_CAPTION, FIELD(temperature), 0, 100, "X", HOW,
       "draw tokens instead of taking the likeliest; 0 is off" },
     { "top-k", 0, ARG_COUNT, CLI_CAPTION, FIELD(top_k), 1, 1048576, "N", HOW, "draw among the N likeliest tokens" },
@@ -82,6 +91,14 @@ const struct cli_option cli_options[] = {
       "write stages, seconds, peak bytes, tokens, FLOPs and settings to FILE as JSON" },
     { "dry-run", 0, ARG_FLAG, CLI_VIDEO, FIELD(dry_run), 0, 0, NULL, OUT, "say what the render would take and stop" },
 
+    { "srt", 0, ARG_FLAG, CLI_CAPTION, FIELD(srt), 0, 0, NULL, OUT, "SubRip subtitles: a text for each section of a clip" },
+    { "vtt", 0, ARG_FLAG, CLI_CAPTION, FIELD(vtt), 0, 0, NULL, OUT, "the same as WebVTT" },
+    { "sidecar", 0, ARG_FLAG, CLI_CAPTION, FIELD(sidecar), 0, 0, NULL, OUT,
+      "write beside each file (.txt, .json, .srt, .vtt) what stdout would get; files that have theirs are passed over" },
+    { "overwrite", 'y', ARG_FLAG, CLI_CAPTION, FIELD(overwrite), 0, 0, NULL, OUT, "write sidecars anew" },
+    { "dry-run", 0, ARG_FLAG, CLI_CAPTION, FIELD(dry_run), 0, 0, NULL, OUT,
+      "say frames, tokens and memory of each file and stop" },
+
     { "device", 0, ARG_TEXT, ALL, FIELD(device), 0, 0, "NAME", MACHINE,
       "device to compute on, as `genvid info --devices` lists them" },
     { "threads", 't', ARG_COUNT, ALL, FIELD(threads), 1, 256, "N", MACHINE,
@@ -109,7 +126,7 @@ const size_t cli_n_options = sizeof cli_options / sizeof cli_options[0];
 
 const struct cli_command cli_commands[] = {
     { "video", "[PROMPT] [options]", "make a clip from a prompt, and from a picture if one is given", CLI_VIDEO, 1 },
-    { "caption", "FILE... [options]", "say what is in pictures", CLI_CAPTION, CLI_MAX_WORDS },
+    { "caption", "FILE|FOLDER... [options]", "say what is in pictures and clips", CLI_CAPTION, CLI_MAX_WORDS },
     { "info", "[MODEL] [options]", "say what is here: model, devices, formats, options, words", CLI_INFO, 1 },
     { "bench", "[options]", "measure the operations that a render is made of", CLI_BENCH, 0 },
     { "help", "[COMMAND|output|exit|files]", "explain a command or a subject", CLI_HELP, 1 },

@@ -69,13 +69,15 @@ struct cli_args {
     int64_t     frames, steps, seed, threads, budget;
     double      seconds, fps, guidance, shift;
     const char *question;
-    int64_t     tokens, top_k;
+    int64_t     tokens, picture_tokens, top_k;
+    double      start, end, section; /* of clips, seconds */
     double      temperature, top_p, repetition;
     const char *solver, *causal, *noise, *device, *precision, *cpu_level;
     const char *output, *format, *codec, *bits, *crf, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
     size_t      n_options;
+    bool        srt, vtt, sidecar, together;
     bool        overwrite, dry_run, json, quiet, verbose, help, version;
     bool        list_devices, list_formats, list_options, list_words, man;
 };

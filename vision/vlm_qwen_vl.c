@@ -120,9 +120,10 @@ static struct patch_config limits(const struct vlm *v, const struct vlm_media *m
         c.most = share < v->clip.pixels_most ? share : v->clip.pixels_most;
         c.most = c.most < floor ? floor : c.most;
     }
-    if (m->limit && m->limit / steps * token < c.most)
+    if (m->limit && m->limit / steps * token < c.most) {
         c.most = m->limit / steps * token;
-    c.least = c.least < c.most ? c.least : c.most;
+        c.least = c.least < c.most / 4 ? c.least : 1; /* enlarging rounds up, and could pass the limit */
+    }
     return c;
 }
 

@@ -42,10 +42,60 @@ expect 0 '' caption a.png $run --temperature 2 --seed 5 --top-k 40; cp .out draw
 expect 0 '' caption a.png $run --temperature 2 --seed 5 --top-k 40 -t 3
 hold 'a seed repeats' cmp -s .out drawn.txt
 
+# a folder: its pictures by name; beside each file what stdout would get; what is there stays
+mkdir -p folder
+cp a.png folder/1.png; cp a.png folder/2.png; echo text > folder/note.md
+# shellcheck disable=SC2086
+expect 0 'files 2/2' caption folder $run --question "$question" --sidecar
+hold 'a text beside each' cmp -s folder/1.txt one.txt
+hold 'and beside the other' cmp -s folder/2.txt one.txt
+hold 'nothing else' [ "$(find folder -type f | wc -l)" = 5 ]
+echo kept > folder/2.txt; rm folder/1.txt
+# shellcheck disable=SC2086
+expect 0 'folder/2.txt is there: folder/2.png is passed over' caption folder $run --question "$question" --sidecar
+hold 'what was there' [ "$(cat folder/2.txt)" = kept ]
+hold 'what was missing' cmp -s folder/1.txt one.txt
+# shellcheck disable=SC2086
+expect 0 '' caption folder $run --question "$question" --sidecar --overwrite -q
+hold 'made anew' cmp -s folder/2.txt one.txt
+# shellcheck disable=SC2086
+expect 0 '24 tokens of picture' caption a.png b.png $run --together
+
+# what it will take, before it does
+expect 0 '' caption a.png --model "$model" --dry-run
+hold 'tokens' grep -q 'a.png: 1 frame, 12 tokens of pictures' .out
+expect 0 '' caption a.png --model "$model" --dry-run --json
+hold 'an estimate' grep -q '"event":"estimate".*"picture_tokens":12' .out
+
+# a clip: sections with their times, where this build reads clips
+clip=$2/tests/golden/qwen2_5_vl_clip/clip.mkv
+if "$genvid" info --formats | grep -q mp4; then
+  cp "$clip" clip.mkv
+  # shellcheck disable=SC2086
+  expect 0 '' caption clip.mkv --model "$model" --precision f32 --tokens 6 --picture-tokens 16 --srt --section 1.2
+  hold 'two cues' [ "$(grep -c ' --> ' .out)" = 2 ]
+  hold 'their times' sh -c 'sed -n 2p .out | grep -qx "00:00:00,000 --> 00:00:01,250"'
+  # shellcheck disable=SC2086
+  expect 0 '' caption clip.mkv --model "$model" --precision f32 --tokens 6 --picture-tokens 16 --vtt --sidecar
+  hold 'a head' [ "$(head -1 clip.vtt)" = WEBVTT ]
+  hold 'its times' sh -c 'sed -n 3p clip.vtt | grep -qx "00:00:00.000 --> 00:00:02.500"'
+  # shellcheck disable=SC2086
+  expect 0 '' caption clip.mkv --model "$model" --precision f32 --tokens 6 --picture-tokens 16 --json --section 1.25
+  hold 'sections' grep -q '"sections":\[{"start":0.0,"end":1.25' .out
+  expect 0 '0.50 to 1.50 s of 2.50 s' caption clip.mkv --model "$model" --tokens 2 --picture-tokens 16 --start 0.5 --end 1.5
+  expect 64 'start is 9.00 s, and the clip lasts 2.50 s' caption clip.mkv --model "$model" --start 9
+  expect 64 'give one of' caption clip.mkv --model "$model" --srt --vtt
+  expect 64 'add --sidecar' caption clip.mkv clip.mkv --model "$model" --srt
+  head -c 700 "$clip" > torn.mkv
+  expect 65 'torn.mkv is damaged' caption torn.mkv --model "$model"
+fi
+expect 65 'a.png is a picture' caption a.png --model "$model" --srt
+
 # refused
 expect 64 'no picture' caption
 expect 66 '"absent.png" cannot be read' caption a.png absent.png --model "$model"
-expect 66 'is a folder' caption . --model "$model"
+mkdir -p empty
+expect 66 'is a folder without pictures' caption empty --model "$model"
 expect 64 '--tokens is "0"' caption a.png --tokens 0
 expect 64 'max_tokens 5000.*4096' caption a.png --model "$model" --tokens 5000
 expect 69 'absent' caption a.png --model absent
