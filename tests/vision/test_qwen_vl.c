@@ -1,5 +1,5 @@
-/* Qwen2.5-VL against transformers: the tower block by block over whole and partial windows and two frames, positions, the
- * decoder layer by layer, greedy text token by token. Measures: tests/reference/qwen2_5_vl.py. */
+/* Qwen2.5-VL and Qwen2-VL against transformers: the tower block by block over whole and partial windows and two frames, positions, the
+ * decoder layer by layer, greedy text token by token. Measures: tests/reference/qwen2_5_vl.py, qwen2_vl.py. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -48,7 +48,7 @@ static void compare(void *user, struct run *r, const char *tap, struct tensor x)
     if (!v->side || !golden_name(v, tap, name, sizeof name))
         return;
     float *ours = case_download(r, x);
-    if (strstr(name, ".block"))
+    if (strstr(name, ".block") && !strcmp(v->vlm->model->name, "qwen2.5-vl"))
         unwindow(v, ours, x.dim[0], x.dim[1]);
     case_compare(&v->c, name, ours, name, name);
     free(ours);
@@ -57,13 +57,13 @@ static void compare(void *user, struct run *r, const char *tap, struct tensor x)
 
 /* ---- tower ---- */
 
-static void towers(const char *precision)
+static void towers(const char *model, const char *precision, const char *const *sides, int taps)
 {
     struct vision_case v;
-    vision_open(&v, "qwen2_5_vl", precision);
+    vision_open(&v, model, precision);
     struct tap tap = { compare, &v };
     v.c.run.tap = &tap;
-    for (const char *const *side = (const char *const[]){ "a", "b", "c", "d", NULL }; *side; side++) {
+    for (const char *const *side = sides; *side; side++) {
         v.side = *side;
         v.compared = 0;
         struct mark      mark = arena_mark(&v.c.run.scratch);
@@ -71,7 +71,7 @@ static void towers(const char *precision)
         struct tensor    out = gv_scratch(&v.c.run, GV_F32, 2, DIMS(m.tokens, v.vlm->width));
         vision_encode(&v, out, &m, *side);
         assert_string_equal(v.c.run.err.text, "");
-        assert_int_equal(v.compared, 6);
+        assert_int_equal(v.compared, taps);
         arena_release(&v.c.run.scratch, mark);
     }
     vision_close(&v);
@@ -80,12 +80,14 @@ static void towers(const char *precision)
 static void tower_equals_transformers_over_whole_and_partial_windows(void **state)
 {
     (void)state;
-    towers("f32");
+    towers("qwen2_5_vl", "f32", (const char *const[]){ "a", "b", "c", "d", NULL }, 6);
+    towers("qwen2_vl", "f32", (const char *const[]){ "a", "c", NULL }, 5);
 }
 static void bf16_tower_is_as_good_as_transformers_bf16(void **state)
 {
     (void)state;
-    towers("bf16");
+    towers("qwen2_5_vl", "bf16", (const char *const[]){ "a", "b", "c", "d", NULL }, 6);
+    towers("qwen2_vl", "bf16", (const char *const[]){ "a", "c", NULL }, 5);
 }
 
 /* ---- positions ---- */
@@ -119,6 +121,10 @@ static void positions_equal_transformers_and_keep_fractions_of_seconds(void **st
     positions(&v, "two");
     positions(&v, "video");
     positions(&v, "slow");
+    vision_close(&v);
+    vision_open(&v, "qwen2_vl", "f32");
+    positions(&v, "two");
+    positions(&v, "video");
     vision_close(&v);
 }
 
@@ -216,6 +222,7 @@ static void decoder_and_greedy_text_equal_transformers(void **state)
 {
     (void)state;
     captions("qwen2_5_vl", "f32", (const char *const[]){ "text", "picture", "two", "video", NULL });
+    captions("qwen2_vl", "f32", (const char *const[]){ "picture", "two", "video", NULL });
 }
 static void tied_embeddings_equal_transformers(void **state)
 {
@@ -232,6 +239,7 @@ static void bf16_decoder_is_as_good_as_transformers_bf16(void **state)
 {
     (void)state;
     captions("qwen2_5_vl", "bf16", (const char *const[]){ "text", "picture", "two", "video", NULL });
+    captions("qwen2_vl", "bf16", (const char *const[]){ "picture", "two", "video", NULL });
     captions("qwen2_5_vl_tied", "bf16", (const char *const[]){ "picture", NULL });
 }
 
