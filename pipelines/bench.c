@@ -1,5 +1,5 @@
 #include "pipelines/bench.h"
-#include "pipelines/clock.h"
+#include "core/clock.h"
 
 #include <jansson.h>
 #include <stdlib.h>

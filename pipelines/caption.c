@@ -10,7 +10,7 @@
  * What would surprise you: a token may end within a character. Text is handed on up to the last whole one; what never became one is
  * handed on as U+FFFD at the end. */
 #include "pipelines/caption.h"
-#include "pipelines/clock.h"
+#include "core/clock.h"
 
 #include <stdlib.h>
 #include <string.h>

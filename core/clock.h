@@ -1,6 +1,6 @@
 /* Seconds of a clock that only goes forward: for stages, progress and rates. */
-#ifndef GV_PIPELINES_CLOCK_H
-#define GV_PIPELINES_CLOCK_H
+#ifndef GV_CORE_CLOCK_H
+#define GV_CORE_CLOCK_H
 
 #include <time.h>
 
