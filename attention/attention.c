@@ -102,7 +102,8 @@ static bool check_plan(struct run *r, const struct attn_call *c)
     NEED(p->batch == 1 || p->batch == c->q.dim[0], "plan's batch; q", c->q);
     NEED(p->list_heads > 0 && c->q.dim[2] % p->list_heads == 0, "plan's heads; q", c->q);
     NEED(!p->entries || p->row, "plan without rows; q", c->q);
-    NEED(!c->first || (p->entries && p->split), "first without a plan that splits", c->first->o);
+    NEED(!c->first || gv_device_is_null(r->device) || (p->entries && p->split), "first without a plan that splits",
+         c->first->o);
     NEED(!present(c->bias) || !p->entries, "bias beside lists", c->bias);
     return true;
 }
@@ -157,7 +158,7 @@ static double count_flops(const struct attn_call *c)
     double keys = 0;
 
     for (int i = 0; i < c->n_sources; i++)
-        keys += (double)c->source[i].k.dim[1] * (c->plan && c->plan->entries && !c->source[i].always ? c->plan->density : 1);
+        keys += (double)c->source[i].k.dim[1] * (c->plan && !c->source[i].always ? c->plan->density : 1);
     return 2.0 * (double)c->q.dim[0] * (double)c->q.dim[2] * (double)list_rows(c) * keys *
            (double)(c->q.dim[3] + c->source[0].v.dim[3]);
 }

@@ -6,7 +6,7 @@
  * reader gets a view of those. Memory comes from the device through gv_device_alloc, so that the null device predicts it,
  * and stays under a byte budget of its own: a pipeline decides what is worth keeping, this file only says no.
  *
- * Whether a thing kept may stand in for one computed anew is not decided here (reuse.c will: it takes numbers and touches no
+ * Whether a thing kept may stand in for one computed anew is not decided here (reuse.h: it takes numbers and touches no
  * tensor).
  *
  * Where later work goes:
@@ -20,7 +20,7 @@
 
 #include "core/ops.h"
 
-enum kept { KEPT_K, KEPT_V, KEPT_OUT, KEPT_LSE, KEPT_RESIDUAL };
+enum kept { KEPT_K, KEPT_V, KEPT_OUT, KEPT_LSE, KEPT_RESIDUAL, KEPT_INDICATOR, KEPT_CHOICE, KEPT_MEAN_Q, KEPT_MEAN_K };
 
 struct cache_key {
     int       layer, stream;
@@ -35,7 +35,8 @@ void      gv_cache_close(struct cache **c);
 
 /* The whole slot, to be written into: made if it is not there, made anew (and empty) if it has another type or shape.
  * The caller then says how much of it holds something. Fails the run with MEMORY over the budget; the tensor is then absent. */
-struct tensor gv_cache_slot(struct run *r, struct cache *c, struct cache_key key, enum dtype type, int rank, const int64_t *dim);
+struct tensor gv_cache_slot(struct run *r, struct cache *c, struct cache_key key, enum dtype type, int rank,
+                            const int64_t *dim);
 /* The first `length` rows of dimension `axis` hold something. The slot must be there. */
 void gv_cache_set_length(struct cache *c, struct cache_key key, int axis, int64_t length);
 /* Write x's rows of dimension `axis` behind the newest; once the slot is full, over the oldest that follow the first `sink`

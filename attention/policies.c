@@ -1,4 +1,5 @@
 /* The list of policies, and their options as a user writes them. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,30 +36,49 @@ static const struct attn_policy *find(const char *name, size_t n)
     return NULL;
 }
 
-static gv_status set_option(const struct attn_policy *p, const char *text, size_t n, double *value, struct error *e)
+gv_status gv_policy_option(const struct policy_option *o, const char *owner, const char *text, size_t n, double *value,
+                           struct error *e)
+{
+    char        *end;
+    const double x = n ? strtod(text, &end) : 0;
+
+    if (!n || end != text + n || !(x >= o->min && x <= o->max))
+        return gv_fail(e, GV_ERR_ARGUMENT, "%s: %s=%.*s is not a number from %.10g to %.10g", owner, o->name, (int)n, text,
+                       o->min, o->max);
+    *value = x;
+    return GV_OK;
+}
+
+static gv_status set_option(const struct policy_option *options, const char *owner, const char *text, size_t n, double *value,
+                            struct error *e)
 {
     const char *eq = memchr(text, '=', n);
 
-    for (int i = 0; eq && p->options[i].name; i++) {
-        const struct policy_option *o = &p->options[i];
+    for (int i = 0; eq && options[i].name; i++)
+        if (strlen(options[i].name) == (size_t)(eq - text) && !memcmp(options[i].name, text, (size_t)(eq - text)))
+            return gv_policy_option(&options[i], owner, eq + 1, (size_t)(text + n - eq - 1), &value[i], e);
+    return gv_fail(e, GV_ERR_ARGUMENT, "%s has no option \"%.*s\"", owner, (int)n, text);
+}
 
-        if (strlen(o->name) != (size_t)(eq - text) || memcmp(o->name, text, (size_t)(eq - text)) != 0)
-            continue;
-        char        *end;
-        const double x = strtod(eq + 1, &end);
-        if (end == eq + 1 || end != text + n || !(x >= o->min && x <= o->max))
-            return gv_fail(e, GV_ERR_ARGUMENT, "attention policy %s: %.*s is not a number from %g to %g", p->name, (int)n, text,
-                           o->min, o->max);
-        value[i] = x;
-        return GV_OK;
+gv_status gv_policy_values(const struct policy_option *options, const char *owner, const char *text, double *value,
+                           struct error *e)
+{
+    for (int i = 0; options[i].name; i++)
+        value[i] = options[i].value;
+    while (*text) {
+        text++; /* the colon or a comma */
+        const size_t n = strcspn(text, ",");
+        TRY(set_option(options, owner, text, n, value, e));
+        text += n;
     }
-    return gv_fail(e, GV_ERR_ARGUMENT, "attention policy %s has no option \"%.*s\"", p->name, (int)n, text);
+    return GV_OK;
 }
 
 gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, double value[GV_POLICY_OPTIONS], struct error *e)
 {
     const size_t              n = strcspn(text, ":");
     const struct attn_policy *p = find(text, n);
+    char                      owner[64];
 
     if (!p) {
         char names[256] = "";
@@ -68,14 +88,8 @@ gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, d
         }
         return gv_fail(e, GV_ERR_ARGUMENT, "unknown attention policy \"%.*s\"; there are: %s", (int)n, text, names);
     }
-    for (int i = 0; p->options[i].name; i++)
-        value[i] = p->options[i].value;
-    for (const char *at = text + n; *at;) {
-        at++; /* the colon or a comma */
-        const size_t length = strcspn(at, ",");
-        TRY(set_option(p, at, length, value, e));
-        at += length;
-    }
+    snprintf(owner, sizeof owner, "attention policy %s", p->name);
+    TRY(gv_policy_values(p->options, owner, text + n, value, e));
     *policy = p;
     return GV_OK;
 }

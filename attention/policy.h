@@ -21,6 +21,8 @@ struct policy_option {
 struct attn_policy {
     const char                 *name, *help;
     const struct policy_option *options; /* ends with a NULL name; at most GV_POLICY_OPTIONS */
+    bool                        text; /* causal token by token: for language models; in a clip, frames see what comes after */
+    bool                        calibrated; /* reads what genvid calibrate found for the model: neither build nor plan */
     /* Puts the layout's tokens into the order that the policy wants, before a model sees it; NULL = raster order. */
     gv_status (*order)(struct attn_layout *l, const double *value, struct error *e);
     /* Makes a plan of host memory for `heads` heads; value: of each option, in range. gv_plan_free gives it back. Refuses with
@@ -37,6 +39,13 @@ const struct attn_policy *const *gv_policies(void);
 /* "radial:decay=0.2,dense=1" → policy and the value of each of its options. Errors: ARGUMENT, with what exists. */
 gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, double value[GV_POLICY_OPTIONS],
                           struct error *e);
+
+/* The parts of it: ":name=value,..." into the values of options, whose defaults it takes first; owner: for messages; and one
+ * value of n bytes. */
+gv_status gv_policy_values(const struct policy_option *options, const char *owner, const char *text, double *value,
+                           struct error *e);
+gv_status gv_policy_option(const struct policy_option *o, const char *owner, const char *text, size_t n, double *value,
+                           struct error *e);
 
 extern const struct attn_policy gv_policy_dense, gv_policy_causal, gv_policy_block_causal, gv_policy_streaming,
     gv_policy_window, gv_policy_strided, gv_policy_radial, gv_policy_tiles, gv_policy_bands, gv_policy_pooled,

@@ -10,6 +10,7 @@ static gv_status build(struct attn_plan *out, const struct attn_layout *l, int h
 const struct attn_policy gv_policy_causal = {
     .name = "causal",
     .help = "a token reads itself and those before it",
+    .text = true,
     .options = (const struct policy_option[]){ { 0 } },
     .build = build,
 };

@@ -20,6 +20,7 @@ static gv_status build(struct attn_plan *out, const struct attn_layout *l, int h
 const struct attn_policy gv_policy_streaming = {
     .name = "streaming",
     .help = "causal: the first tokens and the latest",
+    .text = true,
     .options = options,
     .build = build,
 };

@@ -139,6 +139,7 @@ static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct t
 const struct attn_policy gv_policy_vertical_slash = {
     .name = "vertical_slash",
     .help = "causal: columns and diagonals that the last queries read most (MInference)",
+    .text = true,
     .options = options,
     .plan = plan,
 };
