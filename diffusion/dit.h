@@ -14,8 +14,7 @@
 #ifndef GV_DIFFUSION_DIT_H
 #define GV_DIFFUSION_DIT_H
 
-#include "attention/attention.h"
-#include "attention/cache.h"
+#include "attention/approx.h"
 #include "attention/rope.h"
 #include "io/json.h"
 #include "io/weights.h"
@@ -49,14 +48,15 @@ struct dit_history {
 };
 
 struct dit_call {
-    struct tensor           x;    /* f32 [rows, T, H, W, in_channels]: latents with their condition channels */
-    struct tensor v; /* f32 [rows, T, H, W, out_channels]: written; absent: not wanted */
-    const float            *time; /* host [n_times], 0..1000 */
-    int                     n_times;
-    const int32_t          *group; /* host [rows * tokens] → time; NULL = all of time 0 */
-    const struct attn_plan *plan;  /* of the self-attention; NULL = dense */
+    struct tensor             x;    /* f32 [rows, T, H, W, in_channels]: latents with their condition channels */
+    struct tensor             v;    /* f32 [rows, T, H, W, out_channels]: written; absent: not wanted */
+    const float              *time; /* host [n_times], 0..1000 */
+    int                       n_times;
+    const int32_t            *group;   /* host [rows * tokens] → time, in the layout's order; NULL = all of time 0 */
+    struct attn_approx       *approx;  /* of the self-attention; NULL = exact */
+    struct step_cache        *steps;   /* may stand for the blocks (step_cache.h); NULL = they are computed */
     const struct dit_history *history; /* read where given; NULL = none */
-    bool commit; /* keep this forward\'s own keys and values in the history */
+    bool                      commit;  /* keep this forward's own keys and values in the history */
 };
 
 struct dit_model {

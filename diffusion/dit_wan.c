@@ -11,14 +11,16 @@
  * - Text is padded with zero rows to text_len and the padding is attended: its rows pass through the text MLP's biases. They
  *   are all equal, so they are computed once and attended as one key of weight ln(count): exact, and up to 500 keys fewer.
  * - Image tokens have a softmax of their own; its result is added to the text's.
- * - Patches go in with the channel slowest and come out with it fastest. */
+ * - Patches go in with the channel slowest and come out with it fastest.
+ * - A layout in another order than raster's is put into it once, behind the patches, and undone once, before they go out: all
+ *   between is token by token, but for attention, which sees the order, and positions, which follow it. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "diffusion/blocks.h"
-#include "diffusion/dit.h"
+#include "diffusion/step_cache.h"
 
 /* ---- weights ---- */
 
@@ -228,6 +230,7 @@ struct dit_prepared {
     int           rows;
     int64_t       tokens;
     struct rope   rope;
+    struct tensor order, inverse;        /* i32 [tokens]: raster index of each token, and back; absent in raster order */
     struct tensor key_bias[GV_DIT_ROWS]; /* f32 [n + 1]: the last key stands for all padding rows */
     struct kv    *text, *image;          /* [layers * rows] */
 };
@@ -353,6 +356,21 @@ static struct dit_prepared *prepared_new(struct run *r, const struct dit_config 
     return NULL;
 }
 
+static void prepare_order(struct run *r, struct dit_prepared *p, const struct attn_layout *layout)
+{
+    int32_t *inverse = malloc((size_t)layout->tokens * sizeof *inverse);
+    if (!inverse) {
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the order of %lld tokens", (long long)layout->tokens);
+        return;
+    }
+    for (int64_t i = 0; i < layout->tokens; i++)
+        inverse[layout->order[i]] = (int32_t)i;
+    p->order = gv_scratch_from(r, GV_I32, 1, DIMS(layout->tokens), layout->order);
+    p->inverse = gv_scratch_from(r, GV_I32, 1, DIMS(layout->tokens), inverse);
+    gv_sync(r);
+    free(inverse);
+}
+
 static struct dit_prepared *wan_prepare(struct run *r, const struct dit *base, int rows, const struct dit_condition *cond,
                                         const struct attn_layout *layout)
 {
@@ -365,6 +383,8 @@ static struct dit_prepared *wan_prepare(struct run *r, const struct dit *base, i
     p->rows = rows;
     p->tokens = layout->tokens;
     p->rope = gv_rope_3d(r, layout, c->head, 10000);
+    if (layout->order)
+        prepare_order(r, p, layout);
     struct tensor text[GV_DIT_ROWS], image[GV_DIT_ROWS] = { 0 };
     for (int i = 0; i < rows; i++) {
         p->key_bias[i] = padding_bias(r, &cond[i]);
@@ -420,7 +440,7 @@ static void attend_with_history(struct run *r, const struct wan *m, const struct
         call.source[1].v = gv_cache_get(past->cache, (struct cache_key){ s->layer, i, KEPT_V });
         if (present(call.source[1].k))
             call.n_sources = 2;
-        gv_attention(r, &call);
+        gv_attend(r, s->call->approx, s->layer, i, &call);
     }
 }
 
@@ -462,11 +482,11 @@ static void self_attention(struct run *r, const struct wan *m, const struct wan_
     if (s->call->history)
         attend_with_history(r, m, s, h, q, k, v);
     else
-        gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
-                                             .n_sources = 1,
-                                             .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
-                                             .out.o = reshape(h, 4, shape),
-                                             .plan = s->call->plan });
+        gv_attend(r, s->call->approx, s->layer, 0,
+                  &(struct attn_call){ .q = reshape(q, 4, shape),
+                                       .n_sources = 1,
+                                       .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
+                                       .out.o = reshape(h, 4, shape) });
     if (s->call->history && s->call->commit)
         keep_in_history(r, m, s, k, v);
     gv_linear(r, x, h, b->self.o,
@@ -548,23 +568,30 @@ static void embed_time(struct run *r, const struct wan *m, struct tensor temb, s
     gv_run_tap(r, "timestep_proj", proj);
 }
 
-static void embed_patches(struct run *r, const struct wan *m, struct tensor x, const struct dit_call *call)
+static void embed_patches(struct run *r, const struct wan *m, struct tensor x, const struct dit_prepared *p,
+                          const struct dit_call *call)
 {
     const struct dit_config *c = &m->base.config;
     int64_t                  rows = call->x.dim[0], n = x.dim[0] / rows;
     struct mark              mark = arena_mark(&r->scratch);
     struct tensor            patches =
         gv_scratch(r, r->compute, 2, DIMS(x.dim[0], (int64_t)c->in_channels * c->patch[0] * c->patch[1] * c->patch[2]));
-    for (int64_t i = 0; i < rows; i++)
-        gv_patchify(r, slice(patches, 0, i * n, n), row(call->x, i), c->patch);
+    struct tensor raster = gv_scratch(r, r->compute, 2, DIMS(present(p->order) ? n : 0, patches.dim[1]));
+    for (int64_t i = 0; i < rows; i++) {
+        struct tensor mine = slice(patches, 0, i * n, n);
+        gv_patchify(r, present(p->order) ? raster : mine, row(call->x, i), c->patch);
+        if (present(p->order))
+            gv_gather(r, mine, raster, p->order);
+    }
     gv_linear(r, x, patches, m->top.patch, &(struct linear_opts){ .bias = m->top.patch_bias });
     arena_release(&r->scratch, mark);
     gv_run_tap(r, "patch_embed", x);
 }
 
-static void head(struct run *r, const struct wan *m, struct tensor x, struct tensor temb, struct tensor group,
-                 const struct dit_call *call)
+static void head(struct run *r, const struct wan *m, struct tensor x, struct tensor temb, const struct step *s)
 {
+    const struct dit_call   *call = s->call;
+    const struct tensor      inverse = s->prepared->inverse;
     const struct dit_config *c = &m->base.config;
     int64_t                  d = c->width, times = temb.dim[0], rows = call->x.dim[0], n = x.dim[0] / rows;
     struct mark              mark = arena_mark(&r->scratch);
@@ -573,12 +600,18 @@ static void head(struct run *r, const struct wan *m, struct tensor x, struct ten
         gv_scratch(r, GV_F32, 2, DIMS(x.dim[0], (int64_t)c->out_channels * c->patch[0] * c->patch[1] * c->patch[2]));
     for (int64_t i = 0; i < 2; i++)
         gv_add(r, slice(mod, 1, i * d, d), temb, slice(reshape(m->top.modulation, 2, DIMS(1, 2 * d)), 1, i * d, d));
-    gv_norm(r, h, x,
-            &(struct norm_opts){
-                .kind = NORM_LAYER, .eps = (float)c->eps, .shift = part(mod, 0, d), .scale = part(mod, 1, d), .group = group });
+    gv_norm(
+        r, h, x,
+        &(struct norm_opts){
+            .kind = NORM_LAYER, .eps = (float)c->eps, .shift = part(mod, 0, d), .scale = part(mod, 1, d), .group = s->group });
     gv_linear(r, out, h, m->top.head, &(struct linear_opts){ .bias = m->top.head_bias });
-    for (int64_t i = 0; i < rows; i++)
-        gv_unpatchify(r, row(call->v, i), slice(out, 0, i * n, n), c->patch);
+    struct tensor raster = gv_scratch(r, GV_F32, 2, DIMS(present(inverse) ? n : 0, out.dim[1]));
+    for (int64_t i = 0; i < rows; i++) {
+        struct tensor mine = slice(out, 0, i * n, n);
+        if (present(inverse))
+            gv_gather(r, raster, mine, inverse);
+        gv_unpatchify(r, row(call->v, i), present(inverse) ? raster : mine, c->patch);
+    }
     arena_release(&r->scratch, mark);
 }
 
@@ -596,8 +629,9 @@ static void wan_forward(struct run *r, const struct dit *base, const struct dit_
     if (call->group)
         group = gv_scratch_from(r, GV_I32, 1, DIMS(n), call->group);
     embed_time(r, m, temb, proj, call);
-    embed_patches(r, m, x, call);
-    for (int i = 0; i < c->layers && gv_run_ready(r); i++) {
+    embed_patches(r, m, x, p, call);
+    bool done = gv_step_blocks(r, call->steps, x, temb, proj);
+    for (int i = 0; i < c->layers && !done && gv_run_ready(r); i++) {
         gv_run_enter(r, "blocks.%d", i);
         struct mark             inner = arena_mark(&r->scratch);
         struct wan_block        copy;
@@ -611,10 +645,13 @@ static void wan_forward(struct run *r, const struct dit *base, const struct dit_
         arena_release(&r->scratch, inner);
         gv_run_tap(r, "out", x);
         gv_check_finite(r, x, "the residual stream");
+        done = i == 0 && gv_step_first_block(r, call->steps, x);
     }
+    if (!done)
+        gv_step_blocks_end(r, call->steps, x);
     gv_run_enter(r, "head");
     if (present(call->v))
-        head(r, m, x, temb, group, call);
+        head(r, m, x, temb, &(struct step){ .call = call, .prepared = p, .group = group });
     arena_release(&r->scratch, mark);
 }
 

@@ -1,0 +1,346 @@
+#include "diffusion/step_cache.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/compare.h"
+
+/* ---- methods: a number a step in, a verdict out ---- */
+
+static bool warm(const struct step_cache *s, double first)
+{
+    return s->step < (int)first;
+}
+
+/* Index of step i of n in a list of m: the nearest. */
+static int resampled(int i, int n, int m)
+{
+    return n > 1 ? (int)floor((double)i * (m - 1) / (n - 1) + 0.5) : 0;
+}
+
+enum { MAG_THR, MAG_RUN, MAG_KEEP };
+static const struct policy_option mag_options[] = {
+    { "thr", "error to add up before a step is computed; 0 = compute all", 0.12, 0, 10 },
+    { "k", "steps skipped in a row at most", 4, 1, 1000 },
+    { "keep", "first share of the steps, always computed", 0.2, 0, 1 },
+    { 0 },
+};
+
+static gv_status mag_open(struct step_cache *s, struct error *e)
+{
+    if (!s->ratio && s->data)
+        s->ratio = s->data->ratio, s->n_ratio = s->data->n;
+    return s->ratio
+               ? GV_OK
+               : gv_fail(e, GV_ERR_ARGUMENT,
+                         "cache magcache: this model's ratios are not known; genvid calibrate measures them, and easycache and "
+                         "firstblock need none");
+}
+
+/* k: product of the ratios since the last computed step; sum: of its distances from 1. Ma et al. 2025, algorithm 1. */
+static bool mag_skips(struct step_cache *s, double change)
+{
+    (void)change;
+    if (warm(s, s->value[MAG_KEEP] * s->steps))
+        return false;
+    s->product *= s->ratio[resampled(s->step, s->steps, s->n_ratio)];
+    s->sum += fabs(1 - s->product);
+    if (s->run < (int)s->value[MAG_RUN] && s->sum < s->value[MAG_THR])
+        return true;
+    s->product = 1;
+    s->sum = 0;
+    return false;
+}
+
+enum { TEA_THR, TEA_PROJECTED };
+static const struct policy_option tea_options[] = {
+    { "thr", "change to add up before a step is computed; 0 = compute all, -1 = the model's own", -1, -1, 10 },
+    { "ret", "1: look at the projected embedding and compute the first 5 steps; 0: the first and the last", 1, 0, 1 },
+    { 0 },
+};
+
+static gv_status tea_open(struct step_cache *s, struct error *e)
+{
+    if (!s->data)
+        return gv_fail(
+            e, GV_ERR_ARGUMENT,
+            "cache teacache: its polynomials are known for Wan 2.1 1.3B and 14B; easycache and firstblock need none");
+    if (s->value[TEA_THR] < 0)
+        s->value[TEA_THR] = s->data->tea_threshold;
+    return GV_OK;
+}
+
+static bool tea_skips(struct step_cache *s, double change)
+{
+    const bool    ret = s->value[TEA_PROJECTED] != 0;
+    const double *poly = s->data->poly[ret];
+    double        moved = 0;
+
+    if (warm(s, ret ? 5 : 1) || (!ret && s->step == s->steps - 1) || change < 0) {
+        s->sum = 0;
+        return false;
+    }
+    for (int i = 0; i < 5; i++)
+        moved = moved * change + poly[i];
+    s->sum += moved;
+    if (s->sum < s->value[TEA_THR])
+        return true;
+    s->sum = 0;
+    return false;
+}
+
+enum { FIRST_THR, FIRST_WARM, FIRST_RUN };
+static const struct policy_option first_options[] = {
+    { "thr", "relative change of what the first block adds, under which the others are skipped", 0.12, 0, 10 },
+    { "warm", "first steps, always computed", 8, 1, 1000 },
+    { "run", "steps skipped in a row at most; 0 = any number", 0, 0, 1000 },
+    { 0 },
+};
+
+static bool first_skips(struct step_cache *s, double change)
+{
+    const int most = (int)s->value[FIRST_RUN];
+
+    return !warm(s, s->value[FIRST_WARM]) && change >= 0 && change < s->value[FIRST_THR] && (!most || s->run < most);
+}
+
+enum { EASY_THR, EASY_WARM };
+static const struct policy_option easy_options[] = {
+    { "thr", "predicted change to add up before a step is computed; 0 = compute all", 0.05, 0, 10 },
+    { "warm", "first steps, always computed, as is the last", 10, 2, 1000 },
+    { 0 },
+};
+
+/* k: how much the output changed for a change of the input, over the last two computed steps. Zhou et al. 2025, eq. 4 and 5. */
+static bool easy_skips(struct step_cache *s, double change)
+{
+    if (warm(s, s->value[EASY_WARM]) || s->step == s->steps - 1 || change < 0 || s->k <= 0) {
+        s->sum = 0;
+        return false;
+    }
+    s->sum += s->k * change;
+    if (s->sum < s->value[EASY_THR])
+        return true;
+    s->sum = 0;
+    return false;
+}
+
+static const struct step_method magcache = {
+    "magcache", "skip by a table of how much the blocks' part shrinks from step to step", mag_options, SIGNAL_STEP, mag_open,
+    mag_skips
+};
+static const struct step_method teacache = { "teacache",  "skip by the change of the time's embedding (Wan 2.1 1.3B and 14B)",
+                                             tea_options, SIGNAL_TIME,
+                                             tea_open,    tea_skips };
+static const struct step_method firstblock = { "firstblock",  "skip the other blocks where the first one does what it did",
+                                               first_options, SIGNAL_FIRST_BLOCK,
+                                               NULL,          first_skips };
+static const struct step_method easycache = { "easycache",  "skip by the change of the latents",
+                                              easy_options, SIGNAL_LATENTS,
+                                              NULL,         easy_skips };
+static const struct step_method *const methods[] = { &magcache, &easycache, &teacache, &firstblock, NULL };
+
+const struct step_method *const *gv_step_methods(void)
+{
+    return methods;
+}
+
+gv_status gv_step_parse(const char *text, const struct step_method **m, double *value, struct error *e)
+{
+    const size_t n = strcspn(text, ":");
+
+    *m = NULL;
+    for (int i = 0; methods[i]; i++)
+        if (strlen(methods[i]->name) == n && !memcmp(methods[i]->name, text, n)) {
+            *m = methods[i];
+            return gv_policy_values((*m)->options, (*m)->name, text + n, value, e);
+        }
+    return GV_OK;
+}
+
+/* ---- state ---- */
+
+gv_status gv_step_open(struct step_cache *s, struct device *d, struct error *e)
+{
+    TRY(gv_cache_open(&s->kept, d, SIZE_MAX, e));
+    if (s->method->open)
+        TRY(s->method->open(s, e));
+    gv_step_begin_block(s);
+    return GV_OK;
+}
+
+void gv_step_begin_block(struct step_cache *s)
+{
+    gv_cache_clear(s->kept);
+    s->sum = s->k = 0;
+    s->product = 1;
+    s->run = 0;
+    memset(s->schedule, 0, sizeof s->schedule);
+}
+
+void gv_step_close(struct step_cache *s)
+{
+    gv_cache_close(&s->kept);
+}
+
+/* The step's verdict, once. */
+static bool decide(struct run *r, struct step_cache *s, double change)
+{
+    const bool skip = s->method->skips(s, change);
+
+    s->skip = skip && !gv_device_is_null(r->device) && gv_run_ready(r);
+    s->run = s->skip ? s->run + 1 : 0;
+    s->skipped += s->skip;
+    s->full += !s->skip;
+    if (s->step < GV_STEP_STEPS)
+        s->schedule[s->step] = s->skip ? '0' : '1';
+    return s->skip;
+}
+
+/* Slots: what a signal was, and what stands for the blocks. */
+enum { SLOT_SIGNAL, SLOT_INPUT, SLOT_FULL_INPUT, SLOT_FULL_OUTPUT, SLOT_RESIDUAL };
+static struct cache_key key_of(int slot)
+{
+    return (struct cache_key){ slot, 0, slot == SLOT_RESIDUAL ? KEPT_RESIDUAL : KEPT_INDICATOR };
+}
+
+/* Σ|x - kept| / Σ|kept|; -1 where nothing is kept. */
+static double change_since(struct run *r, struct step_cache *s, int slot, struct tensor x)
+{
+    const struct tensor kept = gv_cache_get(s->kept, key_of(slot));
+    struct difference   d = { 0 };
+
+    if (!present(kept))
+        return -1;
+    gv_compare(r, &d, x, kept);
+    return gv_relative_l1(&d);
+}
+
+/* ---- in the residual stream ---- */
+
+/* x - begin is kept in the compute type. */
+static void keep_residual(struct run *r, struct step_cache *s, struct tensor x)
+{
+    struct tensor kept = gv_cache_slot(r, s->kept, key_of(SLOT_RESIDUAL), r->compute, 2, x.dim);
+
+    gv_lincomb(r, s->begin, 2, (struct lincomb_term[]){ { 1, x }, { -1, s->begin } });
+    gv_copy(r, kept, s->begin);
+    if (gv_run_ready(r))
+        gv_cache_set_length(s->kept, key_of(SLOT_RESIDUAL), 0, x.dim[0]);
+}
+
+static bool add_residual(struct run *r, struct step_cache *s, struct tensor x)
+{
+    const struct tensor kept = gv_cache_get(s->kept, key_of(SLOT_RESIDUAL));
+
+    if (!s->skip || !present(kept))
+        return false;
+    gv_add(r, x, x, kept);
+    return true;
+}
+
+bool gv_step_blocks(struct run *r, struct step_cache *s, struct tensor x, struct tensor time, struct tensor projected)
+{
+    if (!s || s->method->signal == SIGNAL_LATENTS)
+        return false;
+    s->begin = gv_scratch(r, GV_F32, 2, x.dim);
+    gv_copy(r, s->begin, x);
+    if (s->method->signal == SIGNAL_FIRST_BLOCK)
+        return false;
+    if (s->method->signal == SIGNAL_STEP)
+        return decide(r, s, -1) && add_residual(r, s, x);
+    const struct tensor signal = slice(s->value[TEA_PROJECTED] != 0 ? projected : time, 0, 0, 1);
+    decide(r, s, change_since(r, s, SLOT_SIGNAL, signal));
+    gv_cache_put(r, s->kept, key_of(SLOT_SIGNAL), signal);
+    return add_residual(r, s, x);
+}
+
+bool gv_step_first_block(struct run *r, struct step_cache *s, struct tensor x)
+{
+    if (!s || s->method->signal != SIGNAL_FIRST_BLOCK)
+        return false;
+    gv_lincomb(r, s->begin, 2, (struct lincomb_term[]){ { 1, x }, { -1, s->begin } });
+    decide(r, s, change_since(r, s, SLOT_SIGNAL, s->begin));
+    if (!s->skip) /* it is compared with the last computed step's */
+        gv_cache_put(r, s->kept, key_of(SLOT_SIGNAL), s->begin);
+    gv_copy(r, s->begin, x);
+    return add_residual(r, s, x);
+}
+
+void gv_step_blocks_end(struct run *r, struct step_cache *s, struct tensor x)
+{
+    if (s && s->method->signal != SIGNAL_LATENTS)
+        keep_residual(r, s, x);
+}
+
+/* ---- on the latents ---- */
+
+/* The latents that the first path reads, f32 contiguous. */
+static struct tensor latents_of(struct run *r, const struct dit_call *call)
+{
+    const struct tensor x = row(call->x, 0), v = row(call->v, 0);
+    struct tensor       out = gv_scratch(r, GV_F32, 4, v.dim);
+
+    gv_copy(r, out, slice(x, 3, 0, v.dim[3]));
+    return out;
+}
+
+/* |out - kept out| / |in - kept in| in means, of the last two computed steps. */
+static void learn_rate(struct run *r, struct step_cache *s, struct tensor in, struct tensor out)
+{
+    const struct tensor was_in = gv_cache_get(s->kept, key_of(SLOT_FULL_INPUT));
+    const struct tensor was_out = gv_cache_get(s->kept, key_of(SLOT_FULL_OUTPUT));
+    struct difference   i = { 0 }, o = { 0 };
+
+    if (present(was_in) && present(was_out)) {
+        gv_compare(r, &i, in, was_in);
+        gv_compare(r, &o, out, was_out);
+        s->k = i.difference1 > 0 ? o.difference1 / i.difference1 : 0;
+    }
+    gv_cache_put(r, s->kept, key_of(SLOT_FULL_INPUT), in);
+    gv_cache_put(r, s->kept, key_of(SLOT_FULL_OUTPUT), out);
+}
+
+/* Σ|in - the step before's| / Σ|the last computed output|. */
+static double input_change(struct run *r, struct step_cache *s, struct tensor in)
+{
+    const struct tensor before = gv_cache_get(s->kept, key_of(SLOT_INPUT));
+    const struct tensor out = gv_cache_get(s->kept, key_of(SLOT_FULL_OUTPUT));
+    struct difference   i = { 0 }, o = { 0 };
+
+    if (!present(before) || !present(out))
+        return -1;
+    gv_compare(r, &i, in, before);
+    gv_compare(r, &o, in, out);
+    return o.reference1 > 0 ? i.difference1 / o.reference1 : -1;
+}
+
+static void forward_on_latents(struct run *r, const struct dit *m, const struct dit_prepared *p, const struct dit_call *call)
+{
+    struct step_cache *s = call->steps;
+    const struct mark  mark = arena_mark(&r->scratch);
+    struct tensor in = latents_of(r, call), delta = gv_cache_slot(r, s->kept, key_of(SLOT_RESIDUAL), GV_F32, 5, call->v.dim);
+
+    const bool skip = decide(r, s, input_change(r, s, in));
+    if (!skip)
+        m->model->forward(r, m, p, call);
+    for (int64_t i = 0; i < call->v.dim[0] && gv_run_ready(r); i++) {
+        const struct tensor v = row(call->v, i), d = row(delta, i);
+        if (skip)
+            gv_lincomb(r, v, 2, (struct lincomb_term[]){ { 1, in }, { 1, d } });
+        else
+            gv_lincomb(r, d, 2, (struct lincomb_term[]){ { 1, v }, { -1, in } });
+    }
+    if (!skip)
+        learn_rate(r, s, in, row(call->v, 0));
+    gv_cache_put(r, s->kept, key_of(SLOT_INPUT), in);
+    arena_release(&r->scratch, mark);
+}
+
+void gv_step_forward(struct run *r, const struct dit *m, const struct dit_prepared *p, const struct dit_call *call)
+{
+    if (call->steps && call->steps->method->signal == SIGNAL_LATENTS)
+        forward_on_latents(r, m, p, call);
+    else
+        m->model->forward(r, m, p, call);
+}
