@@ -73,13 +73,14 @@ struct cli_args {
     double      start, end, section; /* of clips, seconds */
     double      temperature, top_p, repetition;
     const char *solver, *causal, *noise, *device, *precision, *cpu_level;
+    const char *attention, *cache, *receipt;
     const char *output, *format, *codec, *bits, *crf, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
     size_t      n_options;
     bool        srt, vtt, sidecar, together;
     bool        overwrite, dry_run, json, quiet, verbose, help, version;
-    bool        list_devices, list_formats, list_options, list_words, man;
+    bool        verify, list_devices, list_formats, list_options, list_shortcuts, list_words, man;
 };
 
 extern const struct cli_option  cli_options[];

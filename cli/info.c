@@ -98,6 +98,31 @@ static int show_list(struct cli_open *c, const struct cli_args *a, json_t *list,
     return EXIT_OK;
 }
 
+/* Each method on a line, its options on lines of their own behind it: kind:name, option, range, default, help. */
+static int show_shortcuts(struct cli_open *c, const struct cli_args *a)
+{
+    json_t *list = cli_json_take(gv_shortcuts_describe());
+    size_t  i, k;
+    json_t *method, *option;
+    if (!json_is_array(list))
+        return cli_fail(&c->printer, EXIT_RESOURCE, "no memory for the list");
+    if (a->json)
+        print_json(list);
+    json_array_foreach (list, i, method) {
+        if (a->json)
+            break;
+        const char *kind = json_string_value(json_object_get(method, "kind")),
+                   *name = json_string_value(json_object_get(method, "name"));
+        printf("--%s %s\t%s\n", kind, name, json_string_value(json_object_get(method, "help")));
+        json_array_foreach (json_object_get(method, "options"), k, option)
+            printf("--%s %s\t%s\t%.10g to %.10g\t%.10g\t%s\n", kind, name, json_string_value(json_object_get(option, "name")),
+                   json_number_value(json_object_get(option, "min")), json_number_value(json_object_get(option, "max")),
+                   json_number_value(json_object_get(option, "default")), json_string_value(json_object_get(option, "help")));
+    }
+    json_decref(list);
+    return EXIT_OK;
+}
+
 static int show_words(struct cli_open *c, const struct cli_args *a)
 {
     json_t *model = cli_json_take(gv_model_describe(c->model));
@@ -151,6 +176,8 @@ static int info(struct cli_open *c, const struct cli_args *a)
         return show_list(c, a, cli_json_take(gv_devices_json()), device_keys);
     if (a->list_formats)
         return show_list(c, a, cli_json_take(gv_output_formats()), format_keys);
+    if (a->list_shortcuts)
+        return show_shortcuts(c, a);
     if (!a->list_options && !a->list_words)
         return show_all(c, a);
     const int status = open_model(c, a);

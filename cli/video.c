@@ -21,7 +21,7 @@ struct video {
     const struct cli_args *args; /* with the seed filled in */
     char                  *prompt;
     char                   output[CLI_PATH];
-    gv_option              options[CLI_MAX_PAIRS + 5];
+    gv_option              options[CLI_MAX_PAIRS + 9];
     gv_video_request       request;
     int64_t                frames; /* delivered so far, and their size */
     int                    width, height;
@@ -131,16 +131,12 @@ static void fill_request(struct video *v)
     gv_video_request_init(r);
     memcpy(v->options, a->options, a->n_options * sizeof *v->options);
     r->option_count = a->n_options;
-    if (a->format)
-        v->options[r->option_count++] = (gv_option){ "format", a->format };
-    if (a->codec)
-        v->options[r->option_count++] = (gv_option){ "codec", a->codec };
-    if (a->crf)
-        v->options[r->option_count++] = (gv_option){ "crf", a->crf };
-    if (a->bits)
-        v->options[r->option_count++] = (gv_option){ "bits", a->bits };
-    if (a->causal)
-        v->options[r->option_count++] = (gv_option){ "causal", a->causal };
+    const gv_option named[] = { { "format", a->format }, { "codec", a->codec },     { "crf", a->crf },
+                                { "bits", a->bits },     { "causal", a->causal },   { "attention", a->attention },
+                                { "cache", a->cache },   { "receipt", a->receipt }, { "verify", a->verify ? "on" : NULL } };
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++)
+        if (named[i].value)
+            v->options[r->option_count++] = named[i];
     r->options = v->options;
     r->model = v->open.model;
     r->prompt = v->prompt;
@@ -232,6 +228,39 @@ static void say_result(struct video *v, const json_t *report, double seconds)
     cli_say(&v->open.printer, "%s%.2f s in all, peak %s", stages, seconds, memory);
 }
 
+/* What --attention and --cache cost, in a line each. */
+static void say_receipt(struct video *v, const json_t *receipt)
+{
+    struct cli_printer *p = &v->open.printer;
+    const json_t       *attention = json_object_get(receipt, "attention"), *steps = json_object_get(receipt, "steps"),
+                 *verify = json_object_get(receipt, "verify");
+    const char *const random =
+        json_is_true(json_object_get(receipt, "random_weights")) ? " (random weights: errors mean nothing)" : "";
+    if (attention)
+        cli_say(p, "receipt: %.1f%% of the pairs of tokens were computed",
+                100 * json_number_value(json_object_get(attention, "density")));
+    if (json_object_get(attention, "samples"))
+        cli_say(p,
+                "receipt: attention's relative error is %.3g, at worst %.3g; %.2f s of attention were saved, by %lld samples%s",
+                json_number_value(json_object_get(attention, "relative_error")),
+                json_number_value(json_object_get(attention, "worst_relative_error")),
+                json_number_value(json_object_get(attention, "seconds_saved")),
+                (long long)json_integer_value(json_object_get(attention, "samples")), random);
+    if (steps)
+        cli_say(p, "receipt: %lld of %lld steps were skipped, which saved %.2f s",
+                (long long)json_integer_value(json_object_get(steps, "skipped")),
+                (long long)json_integer_value(json_object_get(steps, "steps")),
+                json_number_value(json_object_get(steps, "seconds_saved")));
+    if (json_object_get(receipt, "velocity_error"))
+        cli_say(p, "receipt: the velocity's relative error is %.3g; a step drifts by %.3g of the latents%s",
+                json_number_value(json_object_get(receipt, "velocity_error")),
+                json_number_value(json_object_get(receipt, "latent_drift")), random);
+    if (verify)
+        cli_say(p, "receipt: beside the exact clip, PSNR %.2f dB and SSIM %.4f (worst frame %.4f)%s",
+                json_number_value(json_object_get(verify, "psnr")), json_number_value(json_object_get(verify, "ssim")),
+                json_number_value(json_object_get(verify, "worst_ssim")), random);
+}
+
 static int finish(struct video *v, double seconds)
 {
     const struct cli_args *a = v->args;
@@ -239,6 +268,7 @@ static int finish(struct video *v, double seconds)
     const int              status = a->report && text ? write_report(v, text) : EXIT_OK;
     json_t                *report = cli_json_take(text);
     say_result(v, report, seconds);
+    say_receipt(v, json_object_get(report, "receipt"));
     if (a->json)
         put_result(v, json_pack("{ss, so, si, si, sI, sI, sf, so}", "event", "result", "output", cli_json_text(v->output),
                                 "width", v->width, "height", v->height, "frames", (json_int_t)v->frames, "seed",

@@ -8,6 +8,7 @@
 #include "pipelines/caption.h"
 #include "pipelines/options.h"
 #include "pipelines/report.h"
+#include "pipelines/verify.h"
 
 unsigned gv_api_version(void)
 {
@@ -189,7 +190,8 @@ static gv_status job_open(gv_session *s, const gv_video_request *request, gv_vid
     gv_video_request_init(q);
     take(q, sizeof *q, request);
     if (q->model && q->model->vlm)
-        return gv_fail(&s->error, GV_ERR_ARGUMENT, "model is %s, which makes captions; videos need a diffusion model", q->model->path);
+        return gv_fail(&s->error, GV_ERR_ARGUMENT, "model is %s, which makes captions; videos need a diffusion model",
+                       q->model->path);
     TRY(gv_video_job_open(job, q, &s->error));
     if (job->model->engine == s->engine)
         return GV_OK;
@@ -226,7 +228,7 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
 {
     if (!q->output_path)
         return GV_OK;
-    char *recipe = gv_recipe_json(job);
+    char *recipe = gv_recipe_json(job, NULL);
     if (!recipe)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
     struct sink_params p = { .path = q->output_path,
@@ -249,6 +251,32 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
     return status;
 }
 
+/* The clip beside the exact one. */
+static gv_status verified(gv_session *s, struct video_job *job, struct video_report *p)
+{
+    struct verify v;
+    gv_status     status = gv_verify_begin(&v, job, p->scratch_bytes, &s->cancel, &s->error);
+    if (!status)
+        status = gv_pipeline_video(job, &s->cancel, p, &s->error);
+    if (!status || v.status)
+        status = gv_verify_end(&v, &p->receipt, &s->error);
+    gv_verify_close(&v);
+    return status;
+}
+
+/* What the shortcuts cost goes into the file, where its format writes metadata at the end. */
+static gv_status commit(const struct video_job *job, const struct video_report *p, struct error *e)
+{
+    if (!gv_shortcuts_on(&job->shortcuts))
+        return gv_sink_commit(job->sink, NULL, e);
+    char *recipe = gv_recipe_json(job, &p->receipt);
+    if (!recipe)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
+    const gv_status status = gv_sink_commit(job->sink, recipe, e);
+    free(recipe);
+    return status;
+}
+
 static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_request *q, struct video_report *p)
 {
     const struct log *log = &s->engine->log;
@@ -256,8 +284,8 @@ static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_re
         gv_log(log, GV_LOG_WARN, "the weights of %s are random: the frames will mean nothing", job->model->path);
     TRY(gv_video_plan(job, p, &s->error));
     TRY(sink_open(job, q, &s->error));
-    TRY(gv_pipeline_video(job, &s->cancel, p, &s->error));
-    return job->sink ? gv_sink_commit(job->sink, NULL, &s->error) : GV_OK;
+    TRY(job->shortcuts.verify ? verified(s, job, p) : gv_pipeline_video(job, &s->cancel, p, &s->error));
+    return job->sink ? commit(job, p, &s->error) : GV_OK;
 }
 
 gv_status gv_video_generate(gv_session *s, const gv_video_request *request)
@@ -289,6 +317,11 @@ char *gv_model_options_json(const gv_model *m)
 {
     (void)m; /* every video model has the same */
     return gv_options_json();
+}
+
+char *gv_shortcuts_describe(void)
+{
+    return gv_shortcuts_json();
 }
 
 char *gv_devices_json(void)

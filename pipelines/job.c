@@ -263,6 +263,8 @@ gv_status gv_video_job_open(struct video_job *job, const gv_video_request *q, st
     if (!status)
         status = settle_length(job, q, e);
     if (!status)
+        status = gv_shortcuts_settle(job, q, e);
+    if (!status)
         status = settle_prompt(job, q->prompt, &job->prompt_text, &job->prompt, "prompt", e);
     if (!status)
         status = settle_prompt(job, job->guidance == 1 ? NULL : q->negative_prompt, &job->negative_text, &job->negative,
@@ -277,5 +279,6 @@ void gv_video_job_close(struct video_job *job)
     free(job->prompt_text);
     free(job->negative_text);
     job->prompt_text = job->negative_text = NULL;
+    gv_shortcuts_free(&job->shortcuts);
     gv_image_free(&job->first);
 }

@@ -2,13 +2,54 @@
 
 #include <jansson.h>
 
+static json_t *text_or_null(const char *text)
+{
+    return text ? json_string(text) : json_null();
+}
+
 static json_t *settings(const struct video_job *job)
 {
-    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:I, s:s, s:s, s:b}", "model", job->model->path,
-                     "prompt", job->prompt_text, "negative_prompt", job->negative_text, "width", job->width, "height",
-                     job->height, "frames", job->frames, "fps", job->fps, "steps", job->steps, "guidance", job->guidance,
-                     "shift", job->shift, "seed", (json_int_t)job->seed, "solver", job->sampler.solver, "schedule",
-                     job->schedule_name, "first_image", job->first.rgb != NULL);
+    json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:I, s:s, s:s, s:b}", "model", job->model->path,
+                          "prompt", job->prompt_text, "negative_prompt", job->negative_text, "width", job->width, "height",
+                          job->height, "frames", job->frames, "fps", job->fps, "steps", job->steps, "guidance", job->guidance,
+                          "shift", job->shift, "seed", (json_int_t)job->seed, "solver", job->sampler.solver, "schedule",
+                          job->schedule_name, "first_image", job->first.rgb != NULL);
+    if (o && gv_shortcuts_on(&job->shortcuts)) {
+        json_object_set_new(o, "attention", text_or_null(job->shortcuts.attention_text));
+        json_object_set_new(o, "cache", text_or_null(job->shortcuts.cache_text));
+    }
+    return o;
+}
+
+/* What was measured and nothing else: without samples, no errors and no seconds. */
+static json_t *receipt(const struct video_job *job, const struct receipt *p)
+{
+    const struct approx_receipt *a = &p->attention;
+    json_t                      *o = json_pack("{s:b, s:i}", "random_weights", !job->model->trained, "samples", p->samples);
+    if (approx_config_active(&job->shortcuts.attention))
+        json_object_set_new(o, "attention",
+                            json_pack("{s:f, s:I, s:I}", "density", a->calls > 0 ? a->pairs / a->calls : 1, "calls",
+                                      (json_int_t)a->calls, "thinned", (json_int_t)a->thinned));
+    json_t *attention = json_object_get(o, "attention");
+    if (attention && a->samples)
+        json_object_update_new(attention, json_pack("{s:f, s:f, s:i, s:f}", "relative_error", a->error / a->samples,
+                                                    "worst_relative_error", a->worst, "samples", a->samples, "seconds_saved",
+                                                    p->attention_seconds));
+    if (attention && job->shortcuts.attention.keep != KEEP_NOTHING)
+        json_object_update_new(attention, json_pack("{s:I, s:I, s:I, s:I, s:i}", "refreshed", (json_int_t)a->refreshed,
+                                                    "reused", (json_int_t)a->reused, "heads", (json_int_t)a->heads,
+                                                    "fresh_heads", (json_int_t)a->fresh_heads, "layers_kept", a->layers_kept));
+    if (job->shortcuts.steps)
+        json_object_set_new(o, "steps",
+                            json_pack("{s:i, s:i, s:s, s:f}", "steps", p->steps, "skipped", p->skipped, "schedule", p->schedule,
+                                      "seconds_saved", p->step_seconds));
+    if (p->samples)
+        json_object_update_new(o, json_pack("{s:f, s:f, s:f, s:f}", "velocity_error", p->error, "worst_velocity_error",
+                                            p->worst, "latent_drift", p->drift, "worst_latent_drift", p->worst_drift));
+    if (p->verified)
+        json_object_set_new(o, "verify",
+                            json_pack("{s:f, s:f, s:f}", "psnr", p->psnr, "ssim", p->ssim, "worst_ssim", p->worst_ssim));
+    return o;
 }
 
 static char *text_of(json_t *o, size_t flags)
@@ -18,10 +59,11 @@ static char *text_of(json_t *o, size_t flags)
     return text;
 }
 
-char *gv_recipe_json(const struct video_job *job)
+char *gv_recipe_json(const struct video_job *job, const struct receipt *p)
 {
     json_t *o = settings(job);
-    if (o && json_object_set_new(o, "genvid", json_string(gv_version()))) {
+    if (o && (json_object_set_new(o, "genvid", json_string(gv_version())) ||
+              (p && json_object_set_new(o, "receipt", receipt(job, p))))) {
         json_decref(o);
         return NULL;
     }
@@ -50,6 +92,8 @@ char *gv_report_json(const struct video_job *job, const struct video_report *p)
                           (json_int_t)p->scratch_bytes, "tokens", (json_int_t)p->tokens, "flops", p->flops, "device", d->name,
                           "precision", d->compute == GV_BF16 ? "bf16" : "f32", "weights_streamed", job->residency.stream,
                           "random_weights", !job->model->trained);
+    if (o && gv_shortcuts_on(&job->shortcuts))
+        json_object_set_new(o, "receipt", receipt(job, &p->receipt));
     return text_of(o, JSON_INDENT(2));
 }
 

@@ -6,7 +6,7 @@
 #include "pipelines/video.h"
 
 char *gv_report_json(const struct video_job *job, const struct video_report *report);
-char *gv_recipe_json(const struct video_job *job);
+char *gv_recipe_json(const struct video_job *job, const struct receipt *p); /* p: what its shortcuts cost, or NULL */
 char *gv_model_json(const gv_model *m);
 
 #endif

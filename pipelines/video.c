@@ -9,7 +9,7 @@
  * Only this file loops over blocks, steps and frames, and only it calls the user. Stages are no-ops after a failure: there is
  * one close and no goto. The same code runs on the null device, where it yields the peak of memory. */
 #include "pipelines/video.h"
-#include "pipelines/clock.h"
+#include "core/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +46,7 @@ struct video_state {
     struct tensor        channels; /* f32 [T, h, w, C_in - z]: what is told beside the latents, or absent */
     struct loop_state    loop;     /* of the block */
     struct dit_history   history;  /* causal: keys and values of the blocks before */
+    struct shortcut_run  shortcuts;
     struct decoding      decoding;
     bool                 dit_pinned, vae_pinned;
 };
@@ -309,6 +310,7 @@ static void begin_loop(struct video_state *v, const struct block *b)
 struct forward {
     struct dit_prepared *prepared;
     struct tensor        input, output; /* f32 [rows, T, h, w, C_in], [rows, T, h, w, z] */
+    struct tensor        exact;         /* shaped like output, where shortcuts are sampled; else absent */
     int32_t             *group; /* host [rows * tokens]: 0 = the step's time, 1 = known (t = 0); NULL without known tokens */
 };
 
@@ -318,14 +320,13 @@ static bool knows_first(const struct video_state *v, const struct block *b)
 }
 
 /* Tokens of the first latent frame belong to the known group. */
-static int32_t *known_groups(struct video_state *v, int64_t tokens)
+static int32_t *known_groups(struct video_state *v, const struct attn_layout *l)
 {
-    int64_t  frame = tokens_per_frame(v->job);
-    int32_t *group = calloc((size_t)(v->rows * tokens), sizeof *group);
+    int32_t *group = calloc((size_t)(v->rows * l->tokens), sizeof *group);
     if (!group)
-        gv_run_fail(v->run, GV_ERR_MEMORY, "no memory for the times of %lld tokens", (long long)tokens);
-    for (int64_t i = 0; group && i < v->rows * tokens; i++)
-        group[i] = i % tokens < frame;
+        gv_run_fail(v->run, GV_ERR_MEMORY, "no memory for the times of %lld tokens", (long long)l->tokens);
+    for (int64_t i = 0; group && i < v->rows * l->tokens; i++)
+        group[i] = l->position[i % l->tokens].t == 0;
     return group;
 }
 
@@ -343,9 +344,14 @@ static struct forward forward_open(struct video_state *v, const struct block *b)
         return f;
     if (b->index == 0)
         v->report->tokens = grid.tokens;
-    f.prepared = dit->model->prepare(r, dit, v->rows, v->condition, &grid);
+    if (v->shortcuts.on)
+        gv_approx_layout(&v->shortcuts.approx, &grid, dit->config.heads, &r->err);
+    if (v->shortcuts.on && v->job->shortcuts.samples)
+        f.exact = gv_scratch(r, GV_F32, 5, f.output.dim);
+    if (gv_run_ready(r))
+        f.prepared = dit->model->prepare(r, dit, v->rows, v->condition, &grid);
     if (knows_first(v, b))
-        f.group = known_groups(v, grid.tokens);
+        f.group = known_groups(v, &grid);
     gv_layout_free(&grid);
     return f;
 }
@@ -371,15 +377,30 @@ static void fill_input(struct video_state *v, const struct block *b, struct forw
 }
 
 /* Classifier-free guidance: row 0 becomes v_u + g (v_c - v_u). */
-static struct tensor guided(struct video_state *v, struct forward *f)
+static struct tensor guided(struct video_state *v, struct tensor output)
 {
-    struct tensor c = row(f->output, 0);
+    struct tensor c = row(output, 0);
     if (v->rows == 2) {
         float g = (float)v->job->guidance;
-        gv_lincomb(v->run, c, 2, (struct lincomb_term[]){ { g, c }, { 1 - g, row(f->output, 1) } });
+        gv_lincomb(v->run, c, 2, (struct lincomb_term[]){ { g, c }, { 1 - g, row(output, 1) } });
     }
-    gv_run_tap(v->run, "velocity", c);
     return c;
+}
+
+/* The same forward without shortcuts, and what they changed. Its work is not the render's. */
+static void forward_exactly(struct video_state *v, struct forward *f, struct dit_call call, struct tensor velocity)
+{
+    struct run           *r = v->run;
+    const struct dit     *dit = v->job->model->dit;
+    const struct sampler *s = &v->loop.sampler;
+    const float          *sigma = &s->schedule.sigma[s->step];
+    const double          flops = r->flops;
+    call.v = f->exact;
+    call.approx = NULL;
+    call.steps = NULL;
+    dit->model->forward(r, dit, f->prepared, &call);
+    gv_shortcut_run_compare(r, &v->shortcuts, velocity, guided(v, f->exact), v->loop.x, (double)(sigma[0] - sigma[1]));
+    r->flops = flops;
 }
 
 static void denoise_step(struct video_state *v, const struct block *b, struct forward *f)
@@ -390,15 +411,22 @@ static void denoise_step(struct video_state *v, const struct block *b, struct fo
     float             time[2] = { s->schedule.time[s->step], 0 };
     snprintf(r->stage, sizeof r->stage, "step %d", s->step + 1);
     fill_input(v, b, f);
-    dit->model->forward(r, dit, f->prepared,
-                        &(struct dit_call){ .x = f->input,
-                                            .v = f->output,
-                                            .time = time,
-                                            .n_times = f->group ? 2 : 1,
-                                            .group = f->group,
-                                            .history = causal(v) ? &v->history : NULL });
+    struct dit_call call = { .x = f->input,
+                             .v = f->output,
+                             .time = time,
+                             .n_times = f->group ? 2 : 1,
+                             .group = f->group,
+                             .history = causal(v) ? &v->history : NULL };
+    gv_shortcut_run_enter(&v->shortcuts, &call, s->step, v->job->steps, false);
+    const double began = gv_now();
+    gv_step_forward(r, dit, f->prepared, &call);
+    const bool    again = gv_shortcut_run_leave(&v->shortcuts, dry(r), gv_now() - began);
+    struct tensor velocity = guided(v, f->output);
+    gv_run_tap(r, "velocity", velocity);
+    if (again)
+        forward_exactly(v, f, call, velocity);
     gv_run_enter(r, "%s", "");
-    gv_sampler_step(r, s, v->loop.x, guided(v, f));
+    gv_sampler_step(r, s, v->loop.x, velocity);
     gv_run_tap(r, "latents", v->loop.x);
     gv_check_finite(r, v->loop.x, "the latents");
 }
@@ -411,9 +439,9 @@ static void commit(struct video_state *v, const struct block *b, struct forward 
     float             zero = 0;
     snprintf(r->stage, sizeof r->stage, "commit");
     fill_input(v, b, f);
-    dit->model->forward(
-        r, dit, f->prepared,
-        &(struct dit_call){ .x = f->input, .time = &zero, .n_times = 1, .history = &v->history, .commit = true });
+    struct dit_call call = { .x = f->input, .time = &zero, .n_times = 1, .history = &v->history, .commit = true };
+    gv_shortcut_run_enter(&v->shortcuts, &call, v->job->steps, v->job->steps, true);
+    dit->model->forward(r, dit, f->prepared, &call);
 }
 
 /* The history holds the window but for the block itself, or all of the clip. */
@@ -426,6 +454,12 @@ static void history_open(struct video_state *v)
         gv_cache_open(&v->history.cache, v->run->device, SIZE_MAX, &v->run->err);
 }
 
+static int64_t n_blocks(const struct video_state *v)
+{
+    const struct video_job *job = v->job;
+    return causal(v) ? (job->latent_frames + job->causal.block - 1) / job->causal.block : 1;
+}
+
 static bool stopped_early(const struct video_state *v)
 {
     return v->job->stop_after && v->loop.sampler.step >= v->job->stop_after;
@@ -436,7 +470,7 @@ static void run_steps(struct video_state *v, const struct block *b, struct forwa
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
-    int64_t                 blocks = causal(v) ? (job->latent_frames + job->causal.block - 1) / job->causal.block : 1;
+    int64_t                 blocks = n_blocks(v);
     double                  flops = r->flops;
     while (v->loop.sampler.step < job->steps && gv_run_ready(r) && !stopped_early(v)) {
         denoise_step(v, b, f);
@@ -457,8 +491,11 @@ static void stage_denoise(struct video_state *v, const struct block *b)
         pin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
         if (causal(v))
             history_open(v);
+        if (gv_run_ready(r))
+            gv_shortcut_run_open(&v->shortcuts, job, r->device, v->rows, (int)n_blocks(v), &v->report->receipt, &r->err);
         tell(v, "denoise", 0, job->steps);
     }
+    gv_shortcut_run_begin_block(&v->shortcuts);
     begin_loop(v, b);
     struct mark    mark = arena_mark(&r->scratch);
     struct forward f = forward_open(v, b);
@@ -470,8 +507,10 @@ static void stage_denoise(struct video_state *v, const struct block *b)
     forward_close(v, &f);
     arena_release(&r->scratch, mark);
     r->stage[0] = 0;
-    if (b->last)
+    if (b->last) {
+        gv_shortcut_run_close(&v->shortcuts);
         unpin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
+    }
     if (job->state_out && !dry(r))
         gv_loop_state_write(r, &v->loop, job, job->state_out);
     stage_end(v, "denoise", began);
@@ -603,6 +642,7 @@ static void render(struct video_state *v)
     }
     decoding_close(v);
     unpin(v, v->job->model->dit->weights, v->job->residency.stream, &v->dit_pinned);
+    gv_shortcut_run_close(&v->shortcuts);
     gv_cache_close(&v->history.cache);
     v->report->seconds = gv_now() - v->began;
 }

@@ -5,6 +5,7 @@
 
 #include "io/sink.h"
 #include "pipelines/engine.h"
+#include "pipelines/shortcuts.h"
 
 enum { GV_MAX_TEXT = 4096 };
 
@@ -40,6 +41,7 @@ struct video_job {
     struct causal         causal;
     int64_t               latent_frames, latent_height, latent_width; /* of the clip */
     struct residency      residency;
+    struct shortcuts      shortcuts;
 
     /* where frames and news go; all may be absent */
     struct sink   *sink;
@@ -70,6 +72,7 @@ struct video_report {
     size_t            peak_bytes, weight_bytes, scratch_bytes;
     int64_t           tokens;
     double            flops;
+    struct receipt    receipt; /* of a job with shortcuts */
 };
 
 /* Dry runs on the null device until one fits the budget; fills job->residency and the report's sizes.
