@@ -163,6 +163,49 @@ static double count_flops(const struct attn_call *c)
            (double)(c->q.dim[3] + c->source[0].v.dim[3]);
 }
 
+/* ---- lists on a device ---- */
+
+/* A copy in scratch; on the null device the host's own, so that checks still see that there is one. */
+static const void *placed(struct run *r, enum dtype type, const void *host, int64_t n)
+{
+    const struct tensor t = host ? gv_scratch_from(r, type, 1, &n, host) : (struct tensor){ 0 };
+
+    return t.data ? t.data : host;
+}
+
+struct attn_plan gv_plan_on(struct run *r, const struct attn_plan *p, int64_t n_queries, int64_t n_keys)
+{
+    const int64_t    rows = (int64_t)p->batch * p->list_heads * p->tiles;
+    struct attn_plan to = *p;
+
+    if (r->device->kind == GV_DEVICE_CPU || p->device)
+        return to;
+    to.device = r->device;
+    if (!p->entries)
+        return to;
+    to.row = placed(r, GV_I32, p->row, rows + 1);
+    to.entries = placed(r, GV_I32, p->entries, p->row[rows]);
+    to.split = placed(r, GV_I32, p->split, rows);
+    to.order = placed(r, GV_I32, p->order, rows);
+    to.mask.qseg = placed(r, GV_U8, p->mask.qseg, n_queries);
+    to.mask.kseg = placed(r, GV_U8, p->mask.kseg, n_keys);
+    to.mask.allow = placed(r, GV_I32, p->mask.allow, 128);
+    return to;
+}
+
+static void run_kernels(struct run *r, const struct attn_call *c)
+{
+    struct attn_call call = *c;
+    struct attn_plan plan;
+
+    if (c->plan && r->device->kind != GV_DEVICE_CPU) {
+        plan = gv_plan_on(r, c->plan, c->q.dim[1], c->source[0].k.dim[1]);
+        call.plan = &plan;
+        call.skip = placed(r, GV_I32, c->skip, ((int64_t)plan.batch * plan.list_heads * plan.tiles + 31) / 32);
+    }
+    kernels_of(r->device)->attention(r, &call);
+}
+
 void gv_attention(struct run *r, const struct attn_call *c)
 {
     if (!gv_run_ready(r) || !check(r, c))
@@ -170,7 +213,7 @@ void gv_attention(struct run *r, const struct attn_call *c)
     r->flops += count_flops(c);
     struct mark m = arena_mark(&r->scratch);
     if (list_rows(c) && c->q.dim[0])
-        kernels_of(r->device)->attention(r, c);
+        run_kernels(r, c);
     arena_release(&r->scratch, m);
 }
 

@@ -40,7 +40,7 @@ struct attn_call {
     struct tensor              bias;  /* f32 [A, Nq, N of source 0] added to the scaled scores, or absent (UMT5); dense only */
     const struct attn_partial *seed;  /* start from this partial; the lists then hold only what it does not */
     const struct attn_partial *first; /* keep here the partial of each list's first part (plan->split), seed included */
-    const uint32_t            *skip;  /* bitmap of list rows that are not computed: their output is left as it was */
+    const uint32_t            *skip;  /* host bitmap of list rows that are not computed: their output is left as it was */
     struct tensor              q_order; /* i32 [M], M <= Nq, distinct: row i of the lists is row q_order[i] of q, out, seed,
                                            first and bias; rows it does not name are left as they were. Or absent */
 };
@@ -52,6 +52,11 @@ struct attn_call {
 /* Check, choose a kernel, run it. On the null device: the checks, the kernel's scratch, the FLOPs. Fails the run with INTERNAL on shapes that
  * do not fit, UNSUPPORTED on what the device's kernels lack. */
 void gv_attention(struct run *r, const struct attn_call *c);
+
+/* p with its lists where the run's device reads them: in scratch, until the caller's mark; on the CPU p as it is. A call does it
+ * itself for a plan that lies on the host; whoever makes several calls with one plan does it once. n_queries, n_keys: lengths of
+ * the mask's qseg and kseg. */
+struct attn_plan gv_plan_on(struct run *r, const struct attn_plan *p, int64_t n_queries, int64_t n_keys);
 
 /* The common case: o = softmax(q kᵀ / sqrt(D)) v, all [B, N, A, D]. */
 void gv_attention_dense(struct run *r, struct tensor o, struct tensor q, struct tensor k, struct tensor v);

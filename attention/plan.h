@@ -56,7 +56,9 @@ struct attn_mask {
     const uint64_t     *allow;       /* [64] */
 };
 
+struct device;
 struct attn_plan {
+    const struct device *device; /* whose memory the lists and the mask's arrays lie in; NULL: the host's, as policies make them */
     int                tile_q;            /* GV_TILE_Q */
     int                batch, list_heads; /* 1 = shared */
     int                tiles;

@@ -70,6 +70,7 @@ struct device {
     const struct device_ops *ops;
     enum device_kind         kind;
     const char              *name;       /* "cpu" */
+    char                     what[128];  /* in words: "NVIDIA H200, compute capability 9.0, 140 GiB" */
     struct device           *stands_for; /* the null device: the one it wraps; else NULL */
     enum dtype               compute;    /* what it does fast: GV_BF16 or GV_F32 */
     const struct log        *log;

@@ -14,7 +14,7 @@ enum act { ACT_NONE, ACT_GELU_TANH, ACT_GELU_ERF, ACT_SILU, ACT_QUICK_GELU };
 
 /* Adapters (LoRA) belong here when they come: a low-rank pair beside w, added before act. */
 struct linear_opts {
-    struct tensor bias;  /* f32 [M] or absent */
+    struct tensor bias;  /* f32 [M] or absent; where all else is bf16 a device may round it to bf16, as checkpoints hold it */
     enum act      act;   /* of x · wᵀ + bias */
     struct tensor gate;  /* f32 [G, M] or absent: the result is multiplied by gate[group[n]] */
     struct tensor group; /* i32 [N] or absent: all of group 0 */
@@ -56,7 +56,7 @@ struct norm_opts {
 void gv_norm(struct run *r, struct tensor y, struct tensor x, const struct norm_opts *o);
 
 struct conv_opts {
-    struct tensor bias;      /* f32 [O] or absent */
+    struct tensor bias;      /* f32 [O] or absent; rounded as in linear_opts */
     int           stride[3]; /* t, h, w; 0 means 1 */
     int           pad_lo[3]; /* zeros in front of t, h, w */
     int           pad_hi[3]; /* zeros behind */

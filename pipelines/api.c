@@ -4,6 +4,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <jansson.h>
+
 #include "pipelines/bench.h"
 #include "pipelines/caption.h"
 #include "pipelines/options.h"
@@ -324,9 +326,19 @@ char *gv_shortcuts_describe(void)
     return gv_shortcuts_json();
 }
 
+/* A device in a module is opened to learn whether it is there, and what it is. */
 char *gv_devices_json(void)
 {
-    return strdup("[{\"name\": \"cpu\", \"description\": \"this machine's processor\"}]");
+    json_t        *all = json_pack("[{s:s, s:s}]", "name", "cpu", "description", "this machine's processor");
+    struct device *d = NULL;
+
+    if (gv_device_open(&d, &(struct device_params){ .name = "cuda" }, NULL) == GV_OK) {
+        json_array_append_new(all, json_pack("{s:s, s:s}", "name", d->name, "description", d->what));
+        gv_device_close(&d);
+    }
+    char *text = json_dumps(all, 0);
+    json_decref(all);
+    return text;
 }
 
 char *gv_output_formats(void)

@@ -99,6 +99,16 @@ struct tensor opcheck_vector(struct ctx *c, int64_t d)
     return opcheck_filled(c, GV_F32, 1, DIMS(d), true);
 }
 
+/* In bf16 a device may take biases as a bf16 checkpoint holds them. */
+static struct tensor bias_of(struct ctx *c, int64_t n)
+{
+    struct tensor t = opcheck_vector(c, n);
+
+    for (int64_t i = 0; c->run.compute == GV_BF16 && i < n; i++)
+        ((float *)t.data)[i] = gv_f32_of_bf16(gv_bf16_of_f32(((float *)t.data)[i]));
+    return t;
+}
+
 static struct tensor groups(struct ctx *c, int64_t n, int64_t n_groups)
 {
     struct tensor t = gv_scratch(&c->run, GV_I32, 1, DIMS(n));
@@ -201,7 +211,7 @@ static void check_linear(struct ctx *c)
     double            *want = calloc((size_t)(n * m), sizeof *want);
 
     if (coin(c))
-        o.bias = opcheck_vector(c, m);
+        o.bias = bias_of(c, m);
     if (coin(c)) {
         o.gate = rows_of(c, GV_F32, g, m, true);
         if (coin(c))
@@ -249,7 +259,7 @@ static void check_conv(struct ctx *c)
         size[i] = (x.dim[i] + o.pad_lo[i] + o.pad_hi[i] - k[i]) / (o.stride[i] ? o.stride[i] : 1) + 1;
     }
     if (coin(c))
-        o.bias = opcheck_vector(c, O);
+        o.bias = bias_of(c, O);
     y = opcheck_filled(c, act_type(c), 4, DIMS(size[0], size[1], size[2], O), o.add);
     double *want = calloc((size_t)gv_tensor_count(y), sizeof *want);
     int64_t n = 0;

@@ -186,6 +186,7 @@ struct lm_call {
     int64_t                 n;
     struct rope             rope;
     struct attn_plan        plan; /* causal; none for one token, which sees all that is kept */
+    struct attn_plan        placed; /* the same where the device reads it */
 };
 
 void gv_lm_embed(struct run *r, const struct lm *m, struct tensor x, const int32_t *ids, int64_t n)
@@ -249,6 +250,8 @@ static void call_open(struct run *r, struct lm_call *c, const struct token_place
         gv_plan_from_mask(&c->plan,
                           &(struct plan_shape){ 1, c->n, total, { .kind = MASK_CAUSAL, .query_start = c->state->length } },
                           &r->err);
+    if (c->plan.entries)
+        c->placed = gv_plan_on(r, &c->plan, c->n, total);
 }
 
 /* New rows of a layer's keys or values in the cache, [n, kv heads · head], to be written into; and all of them, as a source. */
@@ -284,7 +287,7 @@ static void attention(struct run *r, const struct lm_call *c, const struct lm_la
                                              .n_sources = 1,
                                              .source[0] = source,
                                              .out.o = reshape(h, 4, shape),
-                                             .plan = c->plan.entries ? &c->plan : NULL });
+                                             .plan = c->plan.entries ? &c->placed : NULL });
     }
     gv_linear(r, x, h, l->o, &(struct linear_opts){ .add = true });
     arena_release(&r->scratch, mark);

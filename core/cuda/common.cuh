@@ -27,6 +27,52 @@ static __device__ __forceinline__ void store(void *p, enum dtype type, int64_t i
         ((__half *)p)[i] = __float2half_rn(v);
 }
 
+/* Four at once; i is a multiple of 4 and the address of 16 bytes (of 8 for two-byte types). */
+static __device__ __forceinline__ float4 load4(const void *p, enum dtype type, int64_t i)
+{
+    if (type == GV_F32)
+        return *(const float4 *)((const float *)p + i);
+    const uint2 u = *(const uint2 *)((const uint16_t *)p + i);
+    float2      lo, hi;
+    if (type == GV_BF16) {
+        lo = __bfloat1622float2(*(const __nv_bfloat162 *)&u.x);
+        hi = __bfloat1622float2(*(const __nv_bfloat162 *)&u.y);
+    } else {
+        lo = __half22float2(*(const __half2 *)&u.x);
+        hi = __half22float2(*(const __half2 *)&u.y);
+    }
+    return make_float4(lo.x, lo.y, hi.x, hi.y);
+}
+
+static __device__ __forceinline__ void store4(void *p, enum dtype type, int64_t i, float4 v)
+{
+    uint2 u;
+
+    if (type == GV_F32) {
+        *(float4 *)((float *)p + i) = v;
+        return;
+    }
+    if (type == GV_BF16) {
+        *(__nv_bfloat162 *)&u.x = __floats2bfloat162_rn(v.x, v.y);
+        *(__nv_bfloat162 *)&u.y = __floats2bfloat162_rn(v.z, v.w);
+    } else {
+        *(__half2 *)&u.x = __floats2half2_rn(v.x, v.y);
+        *(__half2 *)&u.y = __floats2half2_rn(v.z, v.w);
+    }
+    *(uint2 *)((uint16_t *)p + i) = u;
+}
+
+static inline bool aligned16(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
+/* Whether load4 and store4 may walk these rows. */
+static inline bool in_fours(struct cu_rows r)
+{
+    return r.d % 4 == 0 && (r.n == 1 || r.stride % 4 == 0) && (uintptr_t)r.data % (r.type == GV_F32 ? 16 : 8) == 0;
+}
+
 static __device__ __forceinline__ float activate(float x, int act)
 {
     switch (act) {

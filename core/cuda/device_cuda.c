@@ -3,6 +3,7 @@
  * Everything is queued on one stream and checked when it is queued; what fails later (a bad address, a lost device) is told by
  * the next call that waits. The budget is what is free when the device is opened, or what the caller gave, less what the device
  * takes for itself. Weights go through two pinned stages; a type is changed on the device. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -378,6 +379,8 @@ static gv_status find_chip(struct cuda_device *c, struct error *e)
     if (prop.major < 8)
         return gv_fail(e, GV_ERR_UNSUPPORTED, "%s has compute capability %d.%d; the CUDA device needs 8.0", prop.name,
                        prop.major, prop.minor);
+    snprintf(c->base.what, sizeof c->base.what, "%.64s, compute capability %d.%d, %zu GiB", prop.name, prop.major, prop.minor,
+             prop.totalGlobalMem >> 30);
     c->major = prop.major;
     c->minor = prop.minor;
     c->multiprocessors = prop.multiProcessorCount;
@@ -434,8 +437,8 @@ static gv_status cuda_open(struct cuda_device *c, const struct device_params *p,
     c->base.log = p->log;
     c->base.impl = c;
     c->base.budget = p->budget ? p->budget : vacant - vacant / 32; /* a little is left for what libraries load later */
-    gv_log(p->log, GV_LOG_DEBUG, "cuda: compute capability %d.%d, %d multiprocessors, computes in %s, budget %zu MiB of %zu",
-           c->major, c->minor, c->multiprocessors, gv_dtype_info(c->base.compute)->name, c->base.budget >> 20, total >> 20);
+    gv_log(p->log, GV_LOG_DEBUG, "cuda: %s, computes in %s, budget %zu MiB of %zu", c->base.what,
+           gv_dtype_info(c->base.compute)->name, c->base.budget >> 20, total >> 20);
     return GV_OK;
 }
 

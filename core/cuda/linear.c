@@ -1,10 +1,10 @@
 /* Matrix products by cuBLASLt, with what its epilogues cannot say done by one pass of our own (gv_cu_finish).
  *
  * Our y [N, M] = x [N, K] · wᵀ [K, M], row-major, is to the library a column-major D [M, N] = Wᵀ · X. Products are made in the
- * weight's type with f32 sums (f32: without tf32); an x of another type is converted first. The sum goes
- *   straight into y, where there is no gate and no activation and y's type is one that the library can write; a bias and an
- *     addition to y are then the library's;
- *   else into f32 scratch, and the rest is ours.
+ * weight's type with f32 sums (f32: without tf32); an x of another type is converted first. What follows the sum is
+ *   the library's, where there is no gate and it can say it: a bias and an addition for an f32 y; a bias and GELU's tanh form
+ *     (which it computes to 5e-6) for a bf16 y of bf16 weights, whose bias it wants in bf16: exact for a bf16 checkpoint;
+ *   else the sum goes into f32 scratch, and the rest is ours.
  * A plan is what the library's own heuristic says first, kept by shape, so that the same request makes the same bits; what it
  * has no answer to goes to gv_cu_conv. */
 #include <stdint.h>
@@ -16,7 +16,7 @@ struct plan_key {
     int64_t    M, N, K, ldx, ldy;
     enum dtype in, out;
     int        align_x, align_w, align_y;
-    bool       bias, add;
+    bool       bias, gelu, add;
 };
 
 struct linear_plan {
@@ -32,7 +32,7 @@ struct linear_plan {
 
 struct route {
     bool   convert, direct;
-    size_t x_bytes, y_bytes; /* of scratch: x in w's type; the sum in f32 */
+    size_t x_bytes, bias_bytes, y_bytes; /* of scratch: x in w's type; the bias in bf16; the sum in f32 */
 };
 
 static size_t rounded(size_t bytes)
@@ -45,8 +45,10 @@ static struct route route_of(struct tensor y, struct tensor x, struct tensor w, 
     const int64_t N = gv_cuda_rows(x).n, M = w.dim[0], K = w.dim[1];
     struct route  r = { .convert = x.type != w.type };
 
-    r.direct = !present(o->gate) && o->act == ACT_NONE && (y.type == GV_F32 || (w.type == y.type && !present(o->bias)));
+    r.direct = !present(o->gate) &&
+               (y.type == GV_F32 ? o->act == ACT_NONE : w.type == GV_BF16 && (o->act == ACT_NONE || o->act == ACT_GELU_TANH));
     r.x_bytes = r.convert ? rounded(gv_dtype_bytes(w.type, N * K)) : 0;
+    r.bias_bytes = r.direct && y.type == GV_BF16 && present(o->bias) ? rounded(gv_dtype_bytes(GV_BF16, M)) : 0;
     r.y_bytes = r.direct ? 0 : rounded(gv_dtype_bytes(GV_F32, N * M));
     return r;
 }
@@ -57,7 +59,7 @@ size_t gv_cuda_linear_workspace(struct device *d, struct tensor y, struct tensor
     const struct route r = route_of(y, x, w, o);
 
     (void)d;
-    return r.x_bytes + r.y_bytes + 256; /* scratch begins at a multiple of GV_ALIGN */
+    return r.x_bytes + r.bias_bytes + r.y_bytes + 256; /* scratch begins at a multiple of GV_ALIGN */
 }
 
 /* ---- plans --------------------------------------------------------------------------------------------------------------- */
@@ -116,7 +118,7 @@ static bool same_key(const struct plan_key *a, const struct plan_key *b)
 {
     return a->M == b->M && a->N == b->N && a->K == b->K && a->ldx == b->ldx && a->ldy == b->ldy && a->in == b->in &&
            a->out == b->out && a->align_x == b->align_x && a->align_w == b->align_w && a->align_y == b->align_y &&
-           a->bias == b->bias && a->add == b->add;
+           a->bias == b->bias && a->gelu == b->gelu && a->add == b->add;
 }
 
 /* The lock is held. NULL: no memory. */
@@ -158,8 +160,8 @@ void gv_cuda_linear_close(struct cuda_device *c)
 
 /* ---- the product --------------------------------------------------------------------------------------------------------- */
 
-/* y = x · wᵀ (+ bias) (+ y); false if the library has no plan for it. x and w are of one type. */
-static bool multiply(struct run *r, struct tensor y, struct tensor x, struct tensor w, const float *bias, bool add)
+/* y = gelu?(x · wᵀ (+ bias)) (+ y), bias in y's type; false if the library has no plan for it. x and w are of one type. */
+static bool multiply(struct run *r, struct tensor y, struct tensor x, struct tensor w, const void *bias, bool gelu, bool add)
 {
     struct cuda_device   *c = gv_cuda_of(r->device);
     const struct cu_rows  xr = gv_cuda_rows(x), yr = gv_cuda_rows(y);
@@ -174,6 +176,7 @@ static bool multiply(struct run *r, struct tensor y, struct tensor x, struct ten
                                   .align_w = alignment(w.data, w.dim[1], w.type),
                                   .align_y = alignment(y.data, yr.stride, y.type),
                                   .bias = bias != NULL,
+                                  .gelu = gelu,
                                   .add = add };
     const float           one = 1, beta = add ? 1 : 0;
     bool                  done = false;
@@ -211,7 +214,17 @@ void gv_cuda_linear(struct run *r, struct tensor y, struct tensor x, struct tens
         if (!gv_cuda_ok(r, gv_cu_act(gv_cuda_rows(x), from, CU_NONE, stream), "linear"))
             return;
     }
-    if (route.direct && multiply(r, y, x, w, o->bias.data, o->add))
+    const void *bias = o->bias.data;
+
+    if (route.bias_bytes) {
+        const struct tensor half = gv_tensor(at, GV_BF16, 1, &w.dim[0]);
+
+        at += route.bias_bytes;
+        bias = half.data;
+        if (!gv_cuda_ok(r, gv_cu_act(gv_cuda_rows(half), gv_cuda_rows(o->bias), CU_NONE, stream), "linear"))
+            return;
+    }
+    if (route.direct && multiply(r, y, x, w, bias, o->act == ACT_GELU_TANH, o->add))
         return;
     struct cu_finish f = { .y = gv_cuda_rows(y),
                            .bias = o->bias.data,
@@ -221,7 +234,7 @@ void gv_cuda_linear(struct run *r, struct tensor y, struct tensor x, struct tens
                            .add = o->add };
     struct tensor    sum = gv_tensor(at, GV_F32, 2, DIMS(N, w.dim[0]));
 
-    if (!route.direct && multiply(r, sum, x, w, NULL, false)) {
+    if (!route.direct && multiply(r, sum, x, w, NULL, false, false)) {
         f.x = sum.data;
         if (gv_run_ready(r))
             gv_cuda_ok(r, gv_cu_finish(&f, stream), "linear");

@@ -1,13 +1,100 @@
-/* Norms with all that a model hangs on them: weight, bias, modulation, activation, rotary embedding. A row is one block's, or
- * one warp's where it is short; it is read three times (mean, variance, result), the second and third time from the cache.
- * In place is safe because a pair of elements is read and written by one thread. */
+/* Norms with all that a model hangs on them: weight, bias, modulation, activation, rotary embedding. A row is read once, four
+ * elements at a time, and stays in registers: of a warp where it is short, of a block where it is long. What does not come in
+ * fours (odd widths and addresses, heads rotated by halves) is read three times by norm_any, the second and third time from the
+ * cache. In place is safe because every element is written by the thread that read it, and the pairs of a rotation too. */
 #include "core/cuda/common.cuh"
 
-static __device__ __forceinline__ float value(const struct cu_norm &a, const void *x, int64_t row, int64_t d, float mean,
-                                              float scale)
+/* Mean and factor of a row from the sums of a pass over its elements: each pass is a call of `sum`. */
+static __device__ __forceinline__ float scale_of(const struct cu_norm &a, float squares)
+{
+    if (a.kind == CU_L2)
+        return sqrtf((float)a.x.d) / fmaxf(sqrtf(squares), a.eps);
+    return 1.0f / sqrtf(squares / (float)a.x.d + a.eps);
+}
+
+/* ---- in fours ---- */
+
+enum { WARP_FEW = 3, WARP_MANY = 12, BLOCK_MANY = 8, BLOCK_THREADS = 256 };
+
+template <int items, int threads> static __global__ void norm_fours(const __grid_constant__ struct cu_norm a)
+{
+    __shared__ float part[32];
+    const int64_t    row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, group = a.group && row < a.x.n ? a.group[row] : 0;
+    float4           v[items];
+    float            mean = 0, sum = 0;
+
+    if (row >= a.x.n) /* whole warps, and only where no block-wide barrier follows: blockDim.y > 1 means a warp a row */
+        return;
+#pragma unroll
+    for (int i = 0; i < items; i++) {
+        const int64_t d = 4 * (int64_t)(i * threads + threadIdx.x);
+
+        v[i] = d < a.x.d ? load4(a.x.data, a.x.type, row * a.x.stride + d) : make_float4(0, 0, 0, 0);
+        sum += v[i].x + v[i].y + v[i].z + v[i].w;
+    }
+    if (a.kind == CU_LAYER)
+        mean = row_sum(sum, part) / (float)a.x.d;
+    sum = 0;
+#pragma unroll
+    for (int i = 0; i < items; i++) {
+        v[i].x -= mean, v[i].y -= mean, v[i].z -= mean, v[i].w -= mean;
+        if (4 * (int64_t)(i * threads + threadIdx.x) < a.x.d)
+            sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+    }
+    const float  scale = scale_of(a, row_sum(sum, part));
+    const float *cosine = a.cos + row % (a.cos ? a.rope_rows : 1) * a.cos_stride;
+    const float *sine = a.sin + row % (a.cos ? a.rope_rows : 1) * a.sin_stride;
+#pragma unroll
+    for (int i = 0; i < items; i++) {
+        const int64_t d = 4 * (int64_t)(i * threads + threadIdx.x);
+
+        if (d >= a.x.d)
+            break;
+        float u[4] = { v[i].x * scale, v[i].y * scale, v[i].z * scale, v[i].w * scale };
+        if (a.weight) {
+            const float4 w = *(const float4 *)(a.weight + d);
+            u[0] *= w.x, u[1] *= w.y, u[2] *= w.z, u[3] *= w.w;
+        }
+        if (a.bias) {
+            const float4 w = *(const float4 *)(a.bias + d);
+            u[0] += w.x, u[1] += w.y, u[2] += w.z, u[3] += w.w;
+        }
+        if (a.scale.data) {
+            const float4 w = *(const float4 *)(a.scale.data + group * a.scale.stride + d);
+            u[0] *= 1.0f + w.x, u[1] *= 1.0f + w.y, u[2] *= 1.0f + w.z, u[3] *= 1.0f + w.w;
+        }
+        if (a.shift.data) {
+            const float4 w = *(const float4 *)(a.shift.data + group * a.shift.stride + d);
+            u[0] += w.x, u[1] += w.y, u[2] += w.z, u[3] += w.w;
+        }
+        if (a.act)
+            u[0] = activate(u[0], a.act), u[1] = activate(u[1], a.act), u[2] = activate(u[2], a.act),
+            u[3] = activate(u[3], a.act);
+        if (a.cos) {
+            const int    at = (int)(d % a.head) / 2;
+            const float2 c = *(const float2 *)(cosine + at), s = *(const float2 *)(sine + at);
+            const float  w[4] = { u[0] * c.x - u[1] * s.x, u[0] * s.x + u[1] * c.x, u[2] * c.y - u[3] * s.y,
+                                  u[2] * s.y + u[3] * c.y };
+            u[0] = w[0], u[1] = w[1], u[2] = w[2], u[3] = w[3];
+        }
+        store4(a.y.data, a.y.type, row * a.y.stride + d, make_float4(u[0], u[1], u[2], u[3]));
+    }
+}
+
+static bool comes_in_fours(const struct cu_norm *a)
+{
+    return in_fours(a->x) && in_fours(a->y) && aligned16(a->weight) && aligned16(a->bias) && aligned16(a->scale.data) &&
+           aligned16(a->shift.data) && a->scale.stride % 4 == 0 && a->shift.stride % 4 == 0 &&
+           (!a->cos || (!a->halves && a->head % 4 == 0 && aligned16(a->cos) && aligned16(a->sin) && a->cos_stride % 2 == 0 &&
+                        a->sin_stride % 2 == 0));
+}
+
+/* ---- any ---- */
+
+static __device__ __forceinline__ float value(const struct cu_norm &a, int64_t row, int64_t d, float mean, float scale)
 {
     const int64_t group = a.group ? a.group[row] : 0;
-    float         v = (load(x, a.x.type, d) - mean) * scale;
+    float         v = (load(a.x.data, a.x.type, row * a.x.stride + d) - mean) * scale;
 
     if (a.weight)
         v *= a.weight[d];
@@ -20,40 +107,29 @@ static __device__ __forceinline__ float value(const struct cu_norm &a, const voi
     return activate(v, a.act);
 }
 
-static __device__ __forceinline__ size_t bytes_of(enum dtype type)
-{
-    return type == GV_F32 ? 4 : 2;
-}
-
-static __global__ void norm_rows(const __grid_constant__ struct cu_norm a)
+static __global__ void norm_any(const __grid_constant__ struct cu_norm a)
 {
     __shared__ float part[32];
     const int64_t    row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    float            mean = 0, sum = 0;
 
-    if (row >= a.x.n) /* whole warps leave, and only where no block-wide barrier follows: blockDim.y > 1 means a warp a row */
+    if (row >= a.x.n) /* as above */
         return;
-    const void *x = (const char *)a.x.data + (size_t)(row * a.x.stride) * bytes_of(a.x.type);
-    void       *y = (char *)a.y.data + (size_t)(row * a.y.stride) * bytes_of(a.y.type);
-    float       mean = 0, sum = 0, scale;
-
     if (a.kind == CU_LAYER) {
         for (int64_t d = threadIdx.x; d < a.x.d; d += blockDim.x)
-            sum += load(x, a.x.type, d);
+            sum += load(a.x.data, a.x.type, row * a.x.stride + d);
         mean = row_sum(sum, part) / (float)a.x.d;
     }
     sum = 0;
     for (int64_t d = threadIdx.x; d < a.x.d; d += blockDim.x) {
-        const float v = load(x, a.x.type, d) - mean;
+        const float v = load(a.x.data, a.x.type, row * a.x.stride + d) - mean;
         sum += v * v;
     }
-    sum = row_sum(sum, part);
-    if (a.kind == CU_L2)
-        scale = sqrtf((float)a.x.d) / fmaxf(sqrtf(sum), a.eps);
-    else
-        scale = 1.0f / sqrtf(sum / (float)a.x.d + a.eps);
+    const float scale = scale_of(a, row_sum(sum, part));
+
     if (!a.cos) {
         for (int64_t d = threadIdx.x; d < a.x.d; d += blockDim.x)
-            store(y, a.y.type, d, value(a, x, row, d, mean, scale));
+            store(a.y.data, a.y.type, row * a.y.stride + d, value(a, row, d, mean, scale));
         return;
     }
     const int    half = a.head / 2, apart = a.halves ? half : 1;
@@ -61,18 +137,31 @@ static __global__ void norm_rows(const __grid_constant__ struct cu_norm a)
 
     for (int64_t i = threadIdx.x; i < a.x.d / 2; i += blockDim.x) {
         const int     at = (int)(i % half);
-        const int64_t d = i / half * a.head + (a.halves ? at : 2 * at);
-        const float   u = value(a, x, row, d, mean, scale), v = value(a, x, row, d + apart, mean, scale);
+        const int64_t d = i / half * a.head + (a.halves ? at : 2 * at), to = row * a.y.stride + d;
+        const float   u = value(a, row, d, mean, scale), v = value(a, row, d + apart, mean, scale);
 
-        store(y, a.y.type, d, u * cosine[at] - v * sine[at]);
-        store(y, a.y.type, d + apart, u * sine[at] + v * cosine[at]);
+        store(a.y.data, a.y.type, to, u * cosine[at] - v * sine[at]);
+        store(a.y.data, a.y.type, to + apart, u * sine[at] + v * cosine[at]);
     }
 }
 
+/* ---- choice ---- */
+
 cudaError_t gv_cu_norm(const struct cu_norm *a, cudaStream_t stream)
 {
-    const dim3 block = a->x.d <= 512 ? dim3(32, 8) : dim3(256, 1);
+    const int64_t  n = a->x.n, d = a->x.d;
+    const dim3     warps(32, 8);
+    const unsigned by_warp = (unsigned)ceil_div(n, 8);
 
-    norm_rows<<<(unsigned)ceil_div(a->x.n, block.y), block, 0, stream>>>(*a);
+    if (comes_in_fours(a) && d <= 4 * 32 * WARP_FEW)
+        norm_fours<WARP_FEW, 32><<<by_warp, warps, 0, stream>>>(*a);
+    else if (comes_in_fours(a) && d <= 4 * 32 * WARP_MANY)
+        norm_fours<WARP_MANY, 32><<<by_warp, warps, 0, stream>>>(*a);
+    else if (comes_in_fours(a) && d <= 4 * BLOCK_THREADS * BLOCK_MANY)
+        norm_fours<BLOCK_MANY, BLOCK_THREADS><<<(unsigned)n, BLOCK_THREADS, 0, stream>>>(*a);
+    else if (d <= 512)
+        norm_any<<<by_warp, warps, 0, stream>>>(*a);
+    else
+        norm_any<<<(unsigned)n, BLOCK_THREADS, 0, stream>>>(*a);
     return cudaGetLastError();
 }

@@ -608,6 +608,7 @@ static void merged(struct device *d, enum dtype type, uint64_t *state)
     all = k.c.out;
     assert_int_equal(gv_run_open(&r, d, type, 0, &e), GV_OK);
     gv_attn_merge(&r, &all, part, PARTS);
+    gv_sync(&r);
     assert_int_equal(r.err.code, GV_OK);
     const struct difference x = compare(&k, &all, t.o, t.lse, &t);
     assert_true(x.o <= (type == GV_BF16 ? 0x1p-8 : 2e-5) && x.lse <= 1e-5);
@@ -617,10 +618,13 @@ static void merged(struct device *d, enum dtype type, uint64_t *state)
         ((float *)part[0].lse.data)[i] = -INFINITY;
     memset(part[0].o.data, 0, gv_tensor_bytes(part[0].o));
     gv_attn_merge(&r, &same, with, 3);
+    gv_sync(&r);
     assert_true(same_bits(same.o, all.o) && same_bits(same.lse, all.lse));
     gv_attn_merge(&r, &all, with + 1, 2); /* onto itself */
+    gv_sync(&r);
     assert_true(same_bits(same.o, all.o) && same_bits(same.lse, all.lse));
     gv_attn_merge(&r, &same, (struct attn_partial[]){ part[0], part[0] }, 2);
+    gv_sync(&r);
     assert_true(same_bits(same.o, part[0].o) && same_bits(same.lse, part[0].lse));
     gv_run_close(&r);
     truth_free(&t);
