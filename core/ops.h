@@ -60,7 +60,7 @@ struct conv_opts {
     int           stride[3]; /* t, h, w; 0 means 1 */
     int           pad_lo[3]; /* zeros in front of t, h, w */
     int           pad_hi[3]; /* zeros behind */
-    bool          add;       /* y += : a residual */
+    bool          add;       /* y += : a residual; of a bf16 y the sum may be rounded to bf16 before */
 };
 
 /* y = w * x + bias over [T, H, W, C], channels last; a 2-D convolution is one with kt = 1.

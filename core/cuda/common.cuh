@@ -114,19 +114,19 @@ static __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
-/* Sum over blockDim.x threads (a multiple of 32, at most 1024) of one row of the block; `part` holds 32 floats a row. All get
- * the same bits. */
-static __device__ __forceinline__ float row_sum(float v, float *part)
+/* Sum over the `threads` threads of a row (threadIdx.x): a part of a warp, a warp, or a whole block of at most 1024, which must
+ * all come here; `part` holds 32 floats. All get the same bits. */
+template <int threads> static __device__ __forceinline__ float row_sum(float v, float *part)
 {
-    v = warp_sum(v);
-    if (blockDim.x == 32)
+    for (int o = (threads < 32 ? threads : 32) / 2; o; o >>= 1)
+        v += __shfl_xor_sync(0xffffffffu, v, o);
+    if (threads <= 32)
         return v;
     __syncthreads();
     if (threadIdx.x % 32 == 0)
         part[threadIdx.x / 32] = v;
     __syncthreads();
-    v = threadIdx.x % 32 < blockDim.x / 32 ? part[threadIdx.x % 32] : 0;
-    return warp_sum(v);
+    return warp_sum((int)threadIdx.x % 32 < threads / 32 ? part[threadIdx.x % 32] : 0);
 }
 
 static inline int64_t ceil_div(int64_t a, int64_t b)

@@ -1,5 +1,8 @@
 /* The product that every shape and type can fall back on: an implicit matrix product with plain f32 multiply-adds, a block of
- * 64 pixels by 64 output channels, 16 of the sum at a time. What the libraries refuse runs here, and f32 convolutions do. */
+ * 64 pixels by 64 output channels, 16 of the sum at a time. What the libraries refuse runs here, and f32 convolutions do.
+ *
+ * A convolution to at most four channels (a decoder's last: to RGB in f32) would leave most of such a block idle: there a thread
+ * has a pixel with all its channels, and the weights lie in shared memory, where one read serves a whole warp. */
 #include "core/cuda/common.cuh"
 
 enum { TILE = 64, DEPTH = 16, THREADS = 256, PART = 4 };
@@ -50,10 +53,53 @@ static __global__ void conv_tiles(const __grid_constant__ struct cu_conv a)
                 finish(a.out, n0 + tn + i, o0 + to + j, sum[i][j]);
 }
 
+enum { THIN = 4, THIN_BYTES = 48 << 10 };
+
+static __global__ void conv_thin(const __grid_constant__ struct cu_conv a)
+{
+    extern __shared__ float4 weights[]; /* [taps][C]: one of every output channel */
+    const int                taps = a.k[0] * a.k[1] * a.k[2], count = taps * (int)a.C;
+    const int64_t            pixels = a.To * a.Ho * a.Wo, n = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    float                    sum[THIN] = {};
+
+    for (int i = threadIdx.x; i < count; i += THREADS) {
+        float w[THIN];
+        for (int o = 0; o < THIN; o++)
+            w[o] = o < a.O ? load(a.w, a.w_type, (int64_t)o * count + i) : 0;
+        weights[i] = make_float4(w[0], w[1], w[2], w[3]);
+    }
+    __syncthreads();
+    if (n >= pixels)
+        return;
+    for (int tap = 0; tap < taps; tap++) {
+        const int64_t from = pixel_under(a, n, tap);
+
+        if (from < 0)
+            continue;
+        for (int c = 0; c < a.C; c += 4) {
+            const float4 x4 = load4(a.x, a.x_type, from + c);
+            const float  x[4] = { x4.x, x4.y, x4.z, x4.w };
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float4 w = weights[tap * (int)a.C + c + i];
+                sum[0] += x[i] * w.x, sum[1] += x[i] * w.y, sum[2] += x[i] * w.z, sum[3] += x[i] * w.w;
+            }
+        }
+    }
+#pragma unroll
+    for (int o = 0; o < THIN; o++)
+        if (o < a.O)
+            finish(a.out, n, o, sum[o]);
+}
+
 cudaError_t gv_cu_conv(const struct cu_conv *a, cudaStream_t stream)
 {
-    const int64_t pixels = a->To * a->Ho * a->Wo;
+    const int64_t        pixels = a->To * a->Ho * a->Wo, bytes = (int64_t)a->k[0] * a->k[1] * a->k[2] * a->C * sizeof(float4);
+    const struct cu_rows x = { (void *)a->x, a->x_type, a->T * a->H * a->W, a->C, a->x_pixel };
 
-    conv_tiles<<<dim3((unsigned)ceil_div(pixels, TILE), (unsigned)ceil_div(a->O, TILE)), THREADS, 0, stream>>>(*a);
+    if (a->O <= THIN && bytes <= THIN_BYTES && in_fours(x))
+        conv_thin<<<(unsigned)ceil_div(pixels, THREADS), THREADS, (size_t)bytes, stream>>>(*a);
+    else
+        conv_tiles<<<dim3((unsigned)ceil_div(pixels, TILE), (unsigned)ceil_div(a->O, TILE)), THREADS, 0, stream>>>(*a);
     return cudaGetLastError();
 }

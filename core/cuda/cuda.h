@@ -18,6 +18,8 @@
 #include "core/ops.h"
 
 struct linear_plan;
+struct conv_plan;
+struct cudnnContext;
 
 enum { CU_STAGES = 2 };
 #define CU_STAGE_BYTES     ((size_t)8 << 20)
@@ -39,8 +41,10 @@ struct cuda_device {
     cudaEvent_t stage_free[CU_STAGES];
     int         next_stage;
 
-    cublasLtHandle_t    lt;
-    struct linear_plan *plans;
+    cublasLtHandle_t     lt;
+    struct linear_plan  *plans;
+    struct cudnnContext *cudnn;
+    struct conv_plan    *convolutions;
 };
 
 gv_status gv_device_cuda_open(struct device **out, const struct device_params *p, struct error *e);
@@ -58,6 +62,8 @@ size_t gv_cuda_linear_workspace(struct device *d, struct tensor y, struct tensor
                                 const struct linear_opts *o);
 void   gv_cuda_linear(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct linear_opts *o, void *ws);
 void   gv_cuda_linear_close(struct cuda_device *c);
+gv_status gv_cuda_conv_open(struct cuda_device *c, struct error *e);
+void      gv_cuda_conv_close(struct cuda_device *c);
 size_t gv_cuda_conv_workspace(struct device *d, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o);
 void   gv_cuda_conv(struct run *r, struct tensor y, struct tensor x, struct tensor w, const struct conv_opts *o, void *ws);
 

@@ -311,6 +311,7 @@ static void cuda_close(struct device *d)
     if (c->stream)
         cudaStreamSynchronize(c->stream);
     gv_cuda_linear_close(c);
+    gv_cuda_conv_close(c);
     for (int i = 0; i < CU_STAGES; i++) {
         if (c->stage_free[i])
             cudaEventDestroy(c->stage_free[i]);
@@ -410,7 +411,7 @@ static gv_status take_own(struct cuda_device *c, struct error *e)
     const cublasStatus_t s = cublasLtCreate(&c->lt);
     if (s != CUBLAS_STATUS_SUCCESS)
         return gv_fail(e, GV_ERR_DEVICE, "cuBLASLt does not start: %s", cublasLtGetStatusString(s));
-    return GV_OK;
+    return gv_cuda_conv_open(c, e);
 }
 
 static gv_status choose_compute(struct cuda_device *c, const char *precision, struct error *e)

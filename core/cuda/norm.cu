@@ -14,8 +14,9 @@ static __device__ __forceinline__ float scale_of(const struct cu_norm &a, float 
 
 /* ---- in fours ---- */
 
-enum { WARP_FEW = 3, WARP_MANY = 12, BLOCK_MANY = 8, BLOCK_THREADS = 256 };
+enum { FEW = 3, MANY = 12, BLOCK_MANY = 8, BLOCK_THREADS = 256 };
 
+/* A row is `threads` threads' (a part of a warp, a warp, or a whole block) with `items` fours each. */
 template <int items, int threads> static __global__ void norm_fours(const __grid_constant__ struct cu_norm a)
 {
     __shared__ float part[32];
@@ -23,17 +24,17 @@ template <int items, int threads> static __global__ void norm_fours(const __grid
     float4           v[items];
     float            mean = 0, sum = 0;
 
-    if (row >= a.x.n) /* whole warps, and only where no block-wide barrier follows: blockDim.y > 1 means a warp a row */
+    if (threads > 32 && row >= a.x.n) /* a block has one row; where it has more, all stay for the sums */
         return;
 #pragma unroll
     for (int i = 0; i < items; i++) {
         const int64_t d = 4 * (int64_t)(i * threads + threadIdx.x);
 
-        v[i] = d < a.x.d ? load4(a.x.data, a.x.type, row * a.x.stride + d) : make_float4(0, 0, 0, 0);
+        v[i] = row < a.x.n && d < a.x.d ? load4(a.x.data, a.x.type, row * a.x.stride + d) : make_float4(0, 0, 0, 0);
         sum += v[i].x + v[i].y + v[i].z + v[i].w;
     }
     if (a.kind == CU_LAYER)
-        mean = row_sum(sum, part) / (float)a.x.d;
+        mean = row_sum<threads>(sum, part) / (float)a.x.d;
     sum = 0;
 #pragma unroll
     for (int i = 0; i < items; i++) {
@@ -41,14 +42,14 @@ template <int items, int threads> static __global__ void norm_fours(const __grid
         if (4 * (int64_t)(i * threads + threadIdx.x) < a.x.d)
             sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
     }
-    const float  scale = scale_of(a, row_sum(sum, part));
+    const float  scale = scale_of(a, row_sum<threads>(sum, part));
     const float *cosine = a.cos + row % (a.cos ? a.rope_rows : 1) * a.cos_stride;
     const float *sine = a.sin + row % (a.cos ? a.rope_rows : 1) * a.sin_stride;
 #pragma unroll
     for (int i = 0; i < items; i++) {
         const int64_t d = 4 * (int64_t)(i * threads + threadIdx.x);
 
-        if (d >= a.x.d)
+        if (row >= a.x.n || d >= a.x.d)
             break;
         float u[4] = { v[i].x * scale, v[i].y * scale, v[i].z * scale, v[i].w * scale };
         if (a.weight) {
@@ -107,35 +108,35 @@ static __device__ __forceinline__ float value(const struct cu_norm &a, int64_t r
     return activate(v, a.act);
 }
 
-static __global__ void norm_any(const __grid_constant__ struct cu_norm a)
+template <int threads> static __global__ void norm_any(const __grid_constant__ struct cu_norm a)
 {
     __shared__ float part[32];
     const int64_t    row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
     float            mean = 0, sum = 0;
 
-    if (row >= a.x.n) /* as above */
+    if (row >= a.x.n) /* whole warps, and only where no block-wide barrier follows */
         return;
     if (a.kind == CU_LAYER) {
-        for (int64_t d = threadIdx.x; d < a.x.d; d += blockDim.x)
+        for (int64_t d = threadIdx.x; d < a.x.d; d += threads)
             sum += load(a.x.data, a.x.type, row * a.x.stride + d);
-        mean = row_sum(sum, part) / (float)a.x.d;
+        mean = row_sum<threads>(sum, part) / (float)a.x.d;
     }
     sum = 0;
-    for (int64_t d = threadIdx.x; d < a.x.d; d += blockDim.x) {
+    for (int64_t d = threadIdx.x; d < a.x.d; d += threads) {
         const float v = load(a.x.data, a.x.type, row * a.x.stride + d) - mean;
         sum += v * v;
     }
-    const float scale = scale_of(a, row_sum(sum, part));
+    const float scale = scale_of(a, row_sum<threads>(sum, part));
 
     if (!a.cos) {
-        for (int64_t d = threadIdx.x; d < a.x.d; d += blockDim.x)
+        for (int64_t d = threadIdx.x; d < a.x.d; d += threads)
             store(a.y.data, a.y.type, row * a.y.stride + d, value(a, row, d, mean, scale));
         return;
     }
     const int    half = a.head / 2, apart = a.halves ? half : 1;
     const float *cosine = a.cos + row % a.rope_rows * a.cos_stride, *sine = a.sin + row % a.rope_rows * a.sin_stride;
 
-    for (int64_t i = threadIdx.x; i < a.x.d / 2; i += blockDim.x) {
+    for (int64_t i = threadIdx.x; i < a.x.d / 2; i += threads) {
         const int     at = (int)(i % half);
         const int64_t d = i / half * a.head + (a.halves ? at : 2 * at), to = row * a.y.stride + d;
         const float   u = value(a, row, d, mean, scale), v = value(a, row, d + apart, mean, scale);
@@ -147,21 +148,30 @@ static __global__ void norm_any(const __grid_constant__ struct cu_norm a)
 
 /* ---- choice ---- */
 
+template <int items, int threads> static void launch_fours(const struct cu_norm *a, cudaStream_t stream)
+{
+    const dim3 block(threads, BLOCK_THREADS / threads);
+
+    norm_fours<items, threads><<<(unsigned)ceil_div(a->x.n, block.y), block, 0, stream>>>(*a);
+}
+
 cudaError_t gv_cu_norm(const struct cu_norm *a, cudaStream_t stream)
 {
-    const int64_t  n = a->x.n, d = a->x.d;
-    const dim3     warps(32, 8);
-    const unsigned by_warp = (unsigned)ceil_div(n, 8);
+    const int64_t d = comes_in_fours(a) ? a->x.d / 4 : INT64_MAX;
 
-    if (comes_in_fours(a) && d <= 4 * 32 * WARP_FEW)
-        norm_fours<WARP_FEW, 32><<<by_warp, warps, 0, stream>>>(*a);
-    else if (comes_in_fours(a) && d <= 4 * 32 * WARP_MANY)
-        norm_fours<WARP_MANY, 32><<<by_warp, warps, 0, stream>>>(*a);
-    else if (comes_in_fours(a) && d <= 4 * BLOCK_THREADS * BLOCK_MANY)
-        norm_fours<BLOCK_MANY, BLOCK_THREADS><<<(unsigned)n, BLOCK_THREADS, 0, stream>>>(*a);
-    else if (d <= 512)
-        norm_any<<<by_warp, warps, 0, stream>>>(*a);
+    if (d <= FEW * 8)
+        launch_fours<FEW, 8>(a, stream);
+    else if (d <= FEW * 16)
+        launch_fours<FEW, 16>(a, stream);
+    else if (d <= FEW * 32)
+        launch_fours<FEW, 32>(a, stream);
+    else if (d <= MANY * 32)
+        launch_fours<MANY, 32>(a, stream);
+    else if (d <= BLOCK_MANY * BLOCK_THREADS)
+        launch_fours<BLOCK_MANY, BLOCK_THREADS>(a, stream);
+    else if (a->x.d <= 512)
+        norm_any<32><<<(unsigned)ceil_div(a->x.n, 8), dim3(32, 8), 0, stream>>>(*a);
     else
-        norm_any<<<(unsigned)n, BLOCK_THREADS, 0, stream>>>(*a);
+        norm_any<BLOCK_THREADS><<<(unsigned)a->x.n, BLOCK_THREADS, 0, stream>>>(*a);
     return cudaGetLastError();
 }
