@@ -66,9 +66,7 @@ static uint32_t grow_node(struct trie *t, struct trie_work *work, const struct t
 bool gv_trie_build(struct trie *t, struct trie_key *keys, size_t n_keys)
 {
     size_t n = 0, room = 1;
-    *t = (struct trie){ 0 };
-    if (!n_keys)
-        return true;
+    *t = (struct trie){ 0 }; /* even of no keys it has a root: walks begin there */
     qsort(keys, n_keys, sizeof *keys, compare_keys);
     for (size_t i = 0; i < n_keys; i++)
         if (i + 1 == n_keys || compare_text(&keys[i], &keys[i + 1]) != 0)
