@@ -107,13 +107,13 @@ typedef struct gv_frame {
     int64_t         index;   /* from 0, in presentation order */
     double          seconds; /* presentation time */
     gv_view         view;
-    int             preview; /* 1 = a rough look at an unfinished frame */
+    int             preview; /* 1 = a rough look at an unfinished frame, a pixel for each latent: smaller than the clip */
 } gv_frame;
 typedef int (*gv_frame_fn)(void *user, const gv_frame *frame); /* non-zero cancels */
 
 typedef struct gv_progress {
     size_t      struct_size;
-    const char *stage;       /* "load", "text", "image", "prompt", "denoise", "decode", "encode": stable words */
+    const char *stage;       /* "load", "text", "image", "prompt", "preview", "denoise", "decode", "encode": stable words */
     int64_t     done, total; /* in the stage's own units: steps, latent frames */
     double      seconds;     /* since the request began */
 } gv_progress;
@@ -148,6 +148,7 @@ typedef struct gv_video_request {
     gv_frame_fn      on_frame;    /* may be NULL */
     gv_progress_fn   progress;    /* may be NULL */
     void            *user;        /* for both; they come on the calling thread, with no lock held */
+    int              preview_every; /* denoising steps between looks at the middle frame, which go to on_frame; 0 = none */
 } gv_video_request;
 GV_API void gv_video_request_init_(gv_video_request *r, size_t struct_size);
 #define gv_video_request_init(r) gv_video_request_init_((r), sizeof *(r))

@@ -8,6 +8,7 @@
 
 #include "pipelines/bench.h"
 #include "pipelines/caption.h"
+#include "pipelines/memo.h"
 #include "pipelines/options.h"
 #include "pipelines/report.h"
 #include "pipelines/verify.h"
@@ -151,11 +152,14 @@ void gv_engine_close(gv_engine **engine)
 
 gv_status gv_session_open(gv_engine *g, gv_session **out)
 {
-    *out = calloc(1, sizeof **out);
-    if (!*out)
+    gv_session *s = *out = calloc(1, sizeof **out);
+    if (!s || !(s->memo = calloc(1, sizeof *s->memo))) {
+        free(s);
+        *out = NULL;
         return GV_ERR_MEMORY;
-    (*out)->engine = g;
-    atomic_init(&(*out)->cancel, false);
+    }
+    s->engine = g;
+    atomic_init(&s->cancel, false);
     return GV_OK;
 }
 
@@ -174,6 +178,8 @@ void gv_session_close(gv_session **session)
     if (!*session)
         return;
     free((*session)->report);
+    gv_memo_free((*session)->memo);
+    free((*session)->memo);
     free(*session);
     *session = NULL;
 }
@@ -195,6 +201,7 @@ static gv_status job_open(gv_session *s, const gv_video_request *request, gv_vid
         return gv_fail(&s->error, GV_ERR_ARGUMENT, "model is %s, which makes captions; videos need a diffusion model",
                        q->model->path);
     TRY(gv_video_job_open(job, q, &s->error));
+    job->memo = s->memo;
     if (job->model->engine == s->engine)
         return GV_OK;
     gv_video_job_close(job);

@@ -10,14 +10,17 @@
 #include "diffusion/models.h"
 #include "diffusion/sampler.h"
 #include "io/tokenizer.h"
+#include "pipelines/preview.h"
 
 struct vlm;
+struct memo;
 
 struct gv_engine {
     struct log      log;
     struct device  *device;
     pthread_mutex_t lock;   /* of the list of models */
     gv_model       *models; /* linked by next */
+    atomic_ullong   loaded; /* models so far: the last one's serial */
 };
 
 /* What a render does when the request does not say; from the checkpoint's files, genvid.json, or the family. */
@@ -32,6 +35,7 @@ struct video_defaults {
 struct gv_model {
     gv_engine            *engine;
     gv_model             *next;
+    uint64_t              serial; /* from 1; no other model of this engine has it, ever */
     char                 *path;
     char                  pipeline[64]; /* "WanPipeline" */
     struct dit           *dit;
@@ -47,6 +51,7 @@ struct gv_model {
     bool                  trained;      /* false: genvid.json says that the weights are random */
     struct video_defaults defaults;
     char                 *words_json; /* the vocabulary of genvid.json, or NULL */
+    struct preview_map    preview;    /* of genvid.json; without it, one is fitted */
 };
 
 struct gv_session {
@@ -55,6 +60,7 @@ struct gv_session {
     struct error error;
     char        *report;      /* JSON of the last render, or NULL */
     bool         report_lost; /* memory ran out for it */
+    struct memo *memo;        /* prompts and preview; never NULL */
 };
 
 /* Opens every part of the model at path: a diffusers directory, a directory of Wan's own, a file of its transformer with the

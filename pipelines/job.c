@@ -249,7 +249,10 @@ gv_status gv_video_job_open(struct video_job *job, const gv_video_request *q, st
     job->on_frame = q->on_frame;
     job->progress = q->progress;
     job->user = q->user;
+    job->preview_every = q->on_frame ? q->preview_every : 0;
     gv_status status = settle_options(q, e);
+    if (!status)
+        status = in_range("preview_every", q->preview_every, 0, GV_MAX_STEPS, e);
     if (!status)
         status = in_range("fps", job->fps, 0.1, 240, e);
     if (!status)

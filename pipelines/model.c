@@ -92,6 +92,20 @@ static gv_status read_scheduler(gv_model *m, struct error *e)
 
 /* ---- genvid.json ---- */
 
+/* A row of RGB for each latent channel, and perhaps one more that is added. */
+static void read_preview(gv_model *m, const struct json_view *v)
+{
+    struct json_view list = gv_json_array(v, "preview", 1, GV_VAE_CHANNELS + 1, false);
+    m->preview.channels = (int)gv_json_count(&list);
+    for (size_t i = 0; i < gv_json_count(&list); i++) {
+        struct json_view at = gv_json_at(&list, i);
+        for (size_t c = 0; c < 3; c++)
+            m->preview.row[i][c] = (float)json_number_value(json_array_get(at.value, c));
+        if (json_array_size(at.value) != 3)
+            gv_json_fail(&at, NULL, GV_ERR_MODEL, "is not a row of three numbers");
+    }
+}
+
 static gv_status read_sidecar_fields(gv_model *m, const struct json_view *v)
 {
     struct video_defaults *d = &m->defaults;
@@ -110,6 +124,7 @@ static gv_status read_sidecar_fields(gv_model *m, const struct json_view *v)
     d->causal_window = (int)gv_json_int(&causal, "window", 0, 100000, 0);
     d->causal_sink = (int)gv_json_int(&causal, "sink", 0, 1000, 0);
     d->causal_steps = (int)gv_json_int(&causal, "steps", 1, GV_MAX_STEPS, 4);
+    read_preview(m, v);
     json_t *words = json_object_get(v->value, "words");
     if (json_is_array(words) && !(m->words_json = json_dumps(words, JSON_COMPACT)))
         return gv_fail(v->e, GV_ERR_MEMORY, "no memory for the vocabulary of %s", v->file);
@@ -167,7 +182,7 @@ static gv_status open_parts(gv_model *m, bool image, struct error *e)
 }
 
 /* Parts that each load may still not belong together. */
-static gv_status check_fit(const gv_model *m, struct error *e)
+static gv_status check_fit(gv_model *m, struct error *e)
 {
     const struct dit_config *c = &m->dit->config;
     int                      z = m->vae->z;
@@ -185,6 +200,11 @@ static gv_status check_fit(const gv_model *m, struct error *e)
     if (gv_tokenizer_size(m->tokenizer) > m->text->vocabulary)
         return gv_fail(e, GV_ERR_MODEL, "%s: the tokenizer has %d pieces, the text encoder %d: they do not belong together",
                        m->path, gv_tokenizer_size(m->tokenizer), m->text->vocabulary);
+    if (m->preview.channels && m->preview.channels != z && m->preview.channels != z + 1)
+        return gv_fail(e, GV_ERR_MODEL,
+                       "%s/genvid.json: preview has %d rows; the VAE has %d channels, and one row may be added", m->path,
+                       m->preview.channels, z);
+    m->preview.channels = m->preview.channels ? z : 0;
     if (m->image && c->image_dim != m->image->width)
         return gv_fail(e, GV_ERR_MODEL,
                        "%s: the transformer's image_dim is %d, the image encoder's hidden_size %d: they do not belong together",
@@ -458,6 +478,7 @@ gv_status gv_model_open(gv_model **out, gv_engine *engine, const char *path, str
         return gv_fail(e, GV_ERR_MEMORY, "no memory to open %s", path);
     }
     m->engine = engine;
+    m->serial = atomic_fetch_add(&engine->loaded, 1) + 1;
     m->trained = true;
     gv_status status = open_all(m, e);
     if (status)

@@ -1,6 +1,7 @@
 /* Text or image to video, in stages:
  *
  *   text      ids → features of each row (the prompt; the negative prompt where guidance is on)
+ *   preview   where it is asked for: the map from latents to colours
  *   image     the picture → known latent frame, or condition channels and CLIP tokens
  *   for each block of latent frames (one block is the whole clip, but for causal generation):
  *     denoise   noise → latents, one solver step at a time; a causal block is then committed to the history
@@ -10,6 +11,7 @@
  * one close and no goto. The same code runs on the null device, where it yields the peak of memory. */
 #include "pipelines/video.h"
 #include "core/clock.h"
+#include "pipelines/memo.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +51,7 @@ struct video_state {
     struct shortcut_run  shortcuts;
     struct decoding      decoding;
     bool                 dit_pinned, vae_pinned;
+    struct preview_map   preview; /* channels 0: no previews */
 };
 
 static bool dry(const struct run *r)
@@ -110,18 +113,52 @@ static struct tensor encode_text(struct video_state *v, const struct prompt *p)
     return out;
 }
 
+/* Features that the session has from an earlier render; false if it has none. A plan is made as if there were none. */
+static bool recall_text(struct video_state *v, const struct prompt *p, struct tensor *out)
+{
+    struct run     *r = v->run;
+    const gv_model *m = v->job->model;
+    const float    *kept = v->job->memo && !dry(r) ? gv_memo_find(v->job->memo, m->serial, p->ids, p->n) : NULL;
+    if (!kept)
+        return false;
+    *out = gv_scratch(r, GV_F32, 2, DIMS(p->n, m->text->width));
+    gv_upload(r, *out, kept);
+    gv_sync(r);
+    return true;
+}
+
+static void keep_text(struct video_state *v, const struct prompt *p, struct tensor features)
+{
+    struct run *r = v->run;
+    if (!v->job->memo || dry(r) || !gv_run_ready(r))
+        return;
+    float *copy = malloc(gv_tensor_bytes(features));
+    if (!copy) {
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory to keep a prompt");
+        return;
+    }
+    gv_download(r, copy, features);
+    gv_sync(r);
+    gv_memo_put(v->job->memo, v->job->model->serial, p->ids, p->n, copy, &r->err);
+}
+
 static void stage_text(struct video_state *v)
 {
     const struct video_job *job = v->job;
     struct weights         *w = job->model->text->weights;
     double                  began = stage_begin(v);
-    bool                    pinned;
+    bool                    pinned = false;
     tell(v, "text", 0, 1);
-    pin(v, w, job->residency.stream, &pinned);
     v->rows = job->guidance == 1 ? 1 : 2;
     for (int i = 0; i < v->rows; i++) {
-        v->condition[i].text = encode_text(v, i ? &job->negative : &job->prompt);
+        const struct prompt *p = i ? &job->negative : &job->prompt;
         v->condition[i].text_len = job->model->defaults.text_length;
+        if (recall_text(v, p, &v->condition[i].text))
+            continue;
+        if (!pinned)
+            pin(v, w, job->residency.stream, &pinned);
+        v->condition[i].text = encode_text(v, p);
+        keep_text(v, p, v->condition[i].text);
     }
     unpin(v, w, job->residency.stream, &pinned);
     tell(v, "text", 1, 1);
@@ -261,6 +298,79 @@ static void stage_image(struct video_state *v)
         encode_clip(v);
     tell(v, "image", 1, 1);
     stage_end(v, "image", began);
+}
+
+/* ---- previews ---- */
+
+/* The model's own map, or the one that the session has fitted, or a new one. */
+static void stage_preview(struct video_state *v)
+{
+    const struct video_job *job = v->job;
+    const gv_model         *m = job->model;
+    struct weights         *w = m->vae->decoder;
+    bool                    pinned;
+    if (!job->preview_every || !gv_run_ready(v->run))
+        return;
+    v->preview = m->preview;
+    if (!v->preview.channels && job->memo && job->memo->preview_model == m->serial)
+        v->preview = job->memo->preview;
+    if (v->preview.channels)
+        return;
+    double began = stage_begin(v);
+    tell(v, "preview", 0, 1);
+    pin(v, w, false, &pinned);
+    gv_preview_fit(v->run, m->vae, &v->preview);
+    unpin(v, w, false, &pinned);
+    if (job->memo && v->preview.channels) {
+        job->memo->preview = v->preview;
+        job->memo->preview_model = m->serial;
+    }
+    tell(v, "preview", 1, 1);
+    stage_end(v, "preview", began);
+}
+
+static void hand_preview(struct video_state *v, const uint8_t *rgb, int64_t latent)
+{
+    const struct video_job *job = v->job;
+    const int               w = (int)job->latent_width, scale = job->model->vae->time_scale;
+    const int64_t           index = latent ? (latent - 1) * scale + 1 : 0;
+    gv_frame                frame = { .struct_size = sizeof frame,
+                                      .format = GV_PIXEL_RGB8,
+                                      .pixels = rgb,
+                                      .stride = (ptrdiff_t)3 * w,
+                                      .width = w,
+                                      .height = (int)job->latent_height,
+                                      .index = index,
+                                      .seconds = (double)index / job->fps,
+                                      .preview = 1 };
+    if (job->on_frame(job->user, &frame))
+        gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the frame callback");
+}
+
+/* What the block's middle frame would be if the velocity were right: x - σ v. Called before the step moves x. */
+static void preview(struct video_state *v, const struct block *b, struct tensor velocity)
+{
+    struct run           *r = v->run;
+    const struct sampler *s = &v->loop.sampler;
+    const int64_t         n = v->job->latent_height * v->job->latent_width, z = v->job->model->vae->z;
+    if (!v->preview.channels || (s->step + 1) % v->job->preview_every || !gv_run_ready(r))
+        return;
+    float   *x = malloc((size_t)(n * z) * 2 * sizeof *x), *u = x ? x + n * z : NULL;
+    uint8_t *rgb = malloc((size_t)n * 3);
+    if (x && rgb) {
+        gv_download(r, x, slice(v->loop.x, 0, b->T / 2, 1));
+        gv_download(r, u, slice(velocity, 0, b->T / 2, 1));
+        gv_sync(r);
+        for (int64_t i = 0; gv_run_ready(r) && i < n * z; i++)
+            x[i] -= s->schedule.sigma[s->step] * u[i];
+        gv_preview_draw(rgb, &v->preview, x, gv_run_ready(r) ? n : 0);
+        if (gv_run_ready(r))
+            hand_preview(v, rgb, b->t0 + b->T / 2);
+    } else {
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for a preview");
+    }
+    free(x);
+    free(rgb);
 }
 
 /* ---- denoise ---- */
@@ -426,6 +536,7 @@ static void denoise_step(struct video_state *v, const struct block *b, struct fo
     if (again)
         forward_exactly(v, f, call, velocity);
     gv_run_enter(r, "%s", "");
+    preview(v, b, velocity);
     gv_sampler_step(r, s, v->loop.x, velocity);
     gv_run_tap(r, "latents", v->loop.x);
     gv_check_finite(r, v->loop.x, "the latents");
@@ -629,6 +740,7 @@ static void render(struct video_state *v)
     struct block b = { .index = -1 };
     v->began = gv_now();
     stage_text(v);
+    stage_preview(v);
     stage_image(v);
     while (next_block(v, &b)) {
         double      flops = v->run->flops;

@@ -48,6 +48,8 @@ struct video_job {
     gv_frame_fn    on_frame;
     gv_progress_fn progress;
     void          *user;
+    int            preview_every; /* steps between looks at the middle frame, for on_frame; 0 = none */
+    struct memo   *memo;          /* the session's */
 
     /* a render can stop after a step, be written down, and go on elsewhere; NULL and 0 otherwise */
     const char *state_in, *state_out;

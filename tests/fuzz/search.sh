@@ -20,7 +20,7 @@ done
 kept=${GV_FUZZ_KEEP:-$tmp}/$(basename "$harness")
 mkdir -p "$kept"
 export TMPDIR="$tmp/files" ASAN_OPTIONS=allocator_may_return_null=1:${ASAN_OPTIONS-}
-"$harness" -max_total_time="${GV_FUZZ_SECONDS:-30}" -timeout=25 -rss_limit_mb=3000 -malloc_limit_mb=1500 -max_len=32768 \
+"$harness" -max_total_time="${GV_FUZZ_SECONDS:-30}" -timeout=120 -rss_limit_mb=3000 -malloc_limit_mb=1500 -max_len=32768 \
   -dict="$dictionary" -print_final_stats=1 -verbosity=1 "$kept" "$tmp/seeds" > "$tmp/log" 2>&1 || {
   tail -n 60 "$tmp/log"
   exit 1

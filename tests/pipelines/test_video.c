@@ -108,6 +108,84 @@ static void assert_same(const struct reel *a, const struct reel *b)
     assert_memory_equal(a->rgb, b->rgb, a->bytes);
 }
 
+/* ---- previews, and prompts that come again ---- */
+
+struct looks {
+    struct reel reel;
+    int         previews, width, height;
+    int64_t     index;
+};
+
+static int look(void *user, const gv_frame *f)
+{
+    struct looks *l = user;
+    if (!f->preview)
+        return take_frame(&l->reel, f);
+    l->previews++;
+    l->width = f->width, l->height = f->height, l->index = f->index;
+    return 0;
+}
+
+static double number_of(const gv_session *s, const char *field)
+{
+    char  *report = gv_session_report(s), *at = strstr(report, field);
+    double x = at ? atof(at + strlen(field) + 3) : -1;
+    gv_free(report);
+    return x;
+}
+
+static void previews_come_in_time_and_change_no_frame(void **state)
+{
+    (void)state;
+    struct studio    s = studio_open(2, "f32", 0);
+    struct reel      plain = rendered(&s);
+    struct looks     l = { 0 };
+    gv_video_request q = request(&s, &l.reel);
+    q.on_frame = look, q.user = &l, q.preview_every = 2;
+    gv_video_generate(s.session, &q);
+    assert_string_equal(gv_session_message(s.session), "");
+    assert_int_equal(l.previews, 2); /* of four steps */
+    assert_int_equal(l.width, 48 / 8);
+    assert_int_equal(l.height, 32 / 8);
+    assert_int_equal(l.index, 5); /* the middle of five latent frames begins there */
+    assert_same(&plain, &l.reel);
+    free(l.reel.rgb);
+    q.preview_every = -1;
+    assert_int_equal(gv_video_generate(s.session, &q), GV_ERR_ARGUMENT);
+    assert_non_null(strstr(gv_session_message(s.session), "preview_every"));
+    free(plain.rgb);
+    studio_close(&s);
+}
+
+static void a_prompt_that_comes_again_is_not_encoded_again(void **state)
+{
+    (void)state;
+    struct studio s = studio_open(2, "bf16", 0);
+    struct reel   first = rendered(&s);
+    const double  whole = number_of(s.session, "flops");
+    struct reel   again = rendered(&s);
+    const double  less = number_of(s.session, "flops");
+    assert_same(&first, &again);
+    assert_true(less > 0 && less < whole);
+    for (int i = 0; i < 20; i++) { /* more prompts than are kept */
+        char             prompt[128];
+        struct reel      r = { .stop_at = 1 };
+        gv_video_request q = request(&s, &r);
+        snprintf(prompt, sizeof prompt, "%.*s", 4 * i + 3,
+                 "fox fox fox fox fox fox fox fox fox fox fox fox fox fox fox fox fox fox fox fox fox");
+        q.prompt = prompt, q.steps = 1, q.frames = 1;
+        assert_int_equal(gv_video_generate(s.session, &q), GV_ERR_CANCELLED);
+        free(r.rgb);
+    }
+    struct reel last = rendered(&s);
+    assert_same(&first, &last);
+    assert_true(number_of(s.session, "flops") > less); /* the prompt made room; the negative one was used all the time */
+    free(first.rgb);
+    free(again.rgb);
+    free(last.rgb);
+    studio_close(&s);
+}
+
 /* ---- memory ---- */
 
 static void check_prediction(const char *precision, uint64_t budget)
@@ -412,6 +490,8 @@ static void a_clip_begins_with_its_picture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(previews_come_in_time_and_change_no_frame),
+        cmocka_unit_test(a_prompt_that_comes_again_is_not_encoded_again),
         cmocka_unit_test(dry_run_predicts_peak_memory),
         cmocka_unit_test(a_small_budget_streams_weights_and_changes_no_frame),
         cmocka_unit_test(what_cannot_fit_is_refused_before_it_starts),
