@@ -51,7 +51,7 @@ const struct cli_option cli_options[] = {
     { "tokens", 0, ARG_COUNT, CLI_CAPTION, FIELD(tokens), 1, 1048576, "N", WHAT, "longest text in tokens (default 256)" },
 
     { "model", 'm', ARG_TEXT, CLI_CAPTION, FIELD(model), 0, 0, "DIR", HOW,
-      "directory of a vision-language model (Qwen2.5-VL, Qwen2-VL)" },
+      "directory of a vision-language model (Qwen2.5-VL, Qwen2-VL, LLaVA-OneVision)" },
     { "temperature", 0, ARG_REAL, CLI_CAPTION, FIELD(temperature), 0, 100, "X", HOW,
       "draw tokens instead of taking the likeliest; 0 is off" },
     { "top-k", 0, ARG_COUNT, CLI_CAPTION, FIELD(top_k), 1, 1048576, "N", HOW, "draw among the N likeliest tokens" },

@@ -80,7 +80,8 @@ GV_API void gv_engine_params_init_(gv_engine_params *p, size_t struct_size);
 /* Params NULL = defaults. message, if given, receives the reason of a failure. */
 GV_API gv_status gv_engine_open(const gv_engine_params *p, gv_engine **out, char *message, size_t message_size);
 /* Maps and checks a checkpoint: every tensor's name, type and shape. Uploading and packing wait for the first use.
- * path: a diffusers model directory, or that of a vision-language model (Qwen2.5-VL). Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
+ * path: a diffusers model directory, or that of a vision-language model (Qwen2.5-VL, Qwen2-VL,
+ * LLaVA-OneVision). Errors: IO, MODEL, UNSUPPORTED, MEMORY. */
 GV_API gv_status gv_model_load(gv_engine *e, const char *path, gv_model **out, char *message, size_t message_size);
 GV_API void      gv_model_unload(gv_model **model);   /* no session may be using it; NULL is fine */
 GV_API void      gv_engine_close(gv_engine **engine); /* after its sessions; unloads its models; NULL is fine */

@@ -21,7 +21,7 @@ gv_status gv_caption_model_open(gv_model *m, struct error *e)
     if (gv_tokenizer_size(m->tokenizer) > m->vlm->vocabulary)
         return gv_fail(e, GV_ERR_MODEL, "%s: the tokenizer has %d pieces, the decoder %d: they do not belong together", m->path,
                        gv_tokenizer_size(m->tokenizer), m->vlm->vocabulary);
-    return gv_chat_check(m->path, e);
+    return gv_chat_find(&m->chat, m->vlm, m->path, e);
 }
 
 /* ---- a job ---- */
@@ -112,7 +112,8 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
                                         .seed = q->seed };
     TRY(open_media(job, q, e));
     const char *question = q->question && q->question[0] ? q->question : default_question(job);
-    TRY(gv_chat_prompt(&job->ids, &job->n, v, job->model->tokenizer, question, job->plan, job->n_media, e));
+    TRY(gv_chat_prompt(&job->ids, &job->n, job->model->chat, v, job->model->tokenizer,
+                       &(struct chat_question){ question, job->plan, job->n_media }, e));
     return check_context(job, e);
 }
 

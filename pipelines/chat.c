@@ -1,10 +1,11 @@
-/* Checkpoints carry their chat format as a Jinja program. This file has no Jinja; it has the one format that Qwen2.5-VL's
- * program writes for one question with pictures,
+/* Checkpoints carry their chat format as a Jinja program. This file has no Jinja; it has the formats that the programs of its
+ * families write for one question with pictures,
  *
- *   <|im_start|>system\nYou are a helpful assistant.<|im_end|>\n
- *   <|im_start|>user\n<|vision_start|><|image_pad|>…<|vision_end|> question <|im_end|>\n<|im_start|>assistant\n
+ *   Qwen2-VL, Qwen2.5-VL   <|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n
+ *                          <|vision_start|><|image_pad|>…<|vision_end|> question <|im_end|>\n<|im_start|>assistant\n
+ *   LLaVA-OneVision        <|im_start|>user <image>…\n question <|im_end|><|im_start|>assistant\n
  *
- * and refuses a checkpoint whose program does not hold its pieces, by the name of the file.
+ * and refuses a checkpoint whose program does not hold the pieces of its family's, by the name of the file.
  *
  * What would surprise you: the question is encoded by itself. Control tokens around it end every piece of text, so this gives
  * the ids of the whole; and a control token that someone writes into a question must not be read as one, so its first
@@ -16,7 +17,33 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { PATH = 4096, QUESTION_IDS = 1 << 16, FRAME_IDS = 64 };
+enum { PATH = 4096, QUESTION_IDS = 1 << 16, FRAME_IDS = 64, PIECES = 6 };
+
+struct chat_format {
+    const char *family;         /* begins the names of its models */
+    const char *pieces[PIECES]; /* that its program holds */
+    const char *head, *between, *tail;
+    const char *image, *video; /* the placeholders' tokens */
+};
+
+static const struct chat_format formats[] = {
+    { .family = "qwen",
+      .pieces = { "<|im_start|>", "<|im_end|>", "system", "You are a helpful assistant.",
+                  "<|vision_start|><|image_pad|><|vision_end|>", "assistant" },
+      .head = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+      .between = "",
+      .tail = "<|im_end|>\n<|im_start|>assistant\n",
+      .image = "<|image_pad|>",
+      .video = "<|video_pad|>" },
+    { .family = "llava-onevision",
+      .pieces = { "'<|im_start|>' + message['role'] + ' '", "'<image>'", "content['text']", "<|im_end|>",
+                  "<|im_start|>assistant" },
+      .head = "<|im_start|>user ",
+      .between = "\n",
+      .tail = "<|im_end|><|im_start|>assistant\n",
+      .image = "<image>",
+      .video = "<video>" },
+};
 
 /* ---- the checkpoint's template ---- */
 
@@ -42,25 +69,25 @@ static char *template_of(const char *dir, const char *name, bool json, char *pat
     return text;
 }
 
-gv_status gv_chat_check(const char *dir, struct error *e)
+gv_status gv_chat_find(const struct chat_format **out, const struct vlm *v, const char *dir, struct error *e)
 {
-    static const char *const pieces[] = {
-        "<|im_start|>", "<|im_end|>", "system", "You are a helpful assistant.", "<|vision_start|><|image_pad|><|vision_end|>",
-        "assistant"
-    };
-    char      path[PATH];
-    gv_status failed = GV_OK;
-    char     *text = template_of(dir, "chat_template.jinja", false, path, &failed, e);
+    const struct chat_format *f = formats;
+    char                      path[PATH];
+    gv_status                 failed = GV_OK;
+    while (strncmp(v->model->name, f->family, strlen(f->family)))
+        f++; /* every family has one */
+    char *text = template_of(dir, "chat_template.jinja", false, path, &failed, e);
     if (!text && !failed)
         text = template_of(dir, "chat_template.json", true, path, &failed, e);
     if (!text && !failed)
         text = template_of(dir, "tokenizer_config.json", true, path, &failed, e);
-    for (size_t i = 0; text && !failed && i < sizeof pieces / sizeof *pieces; i++)
-        if (!strstr(text, pieces[i]))
-            failed =
-                gv_fail(e, GV_ERR_UNSUPPORTED,
-                        "%s: the chat template does not hold \"%s\"; only Qwen2.5-VL's format is built in", path, pieces[i]);
+    for (int i = 0; text && !failed && i < PIECES && f->pieces[i]; i++)
+        if (!strstr(text, f->pieces[i]))
+            failed = gv_fail(e, GV_ERR_UNSUPPORTED,
+                             "%s: the chat template does not hold \"%s\"; of %s only the published format is built in", path,
+                             f->pieces[i], v->model->name);
     free(text);
+    *out = f;
     return failed;
 }
 
@@ -92,16 +119,17 @@ static gv_status put_text(struct writer *w, const char *text)
     return status;
 }
 
-/* Whether a control token of the tokenizer is spelt at text, which begins with '<'. */
+/* Whether a control token of the tokenizer is spelt at text, which begins with '<': it would end with one of the next '>'s. */
 static bool spells_control(const struct tokenizer *t, const char *text)
 {
-    char        piece[64];
-    const char *end = text[1] == '|' ? strstr(text + 2, "|>") : NULL;
-    if (!end || end + 2 - text >= (ptrdiff_t)sizeof piece)
-        return false;
-    memcpy(piece, text, (size_t)(end + 2 - text));
-    piece[end + 2 - text] = 0;
-    return gv_tokenizer_id(t, piece) >= 0;
+    char piece[64];
+    for (const char *end = strchr(text, '>'); end && end + 1 - text < (ptrdiff_t)sizeof piece; end = strchr(end + 1, '>')) {
+        memcpy(piece, text, (size_t)(end + 1 - text));
+        piece[end + 1 - text] = 0;
+        if (gv_tokenizer_id(t, piece) >= 0)
+            return true;
+    }
+    return false;
 }
 
 static gv_status put_question(struct writer *w, const char *question)
@@ -124,17 +152,18 @@ static gv_status put_question(struct writer *w, const char *question)
 }
 
 /* The control tokens must be one id each, and those around pictures the ids of config.json. */
-static gv_status check_controls(const struct vlm *v, const struct tokenizer *t, struct error *e)
+static gv_status check_controls(const struct chat_format *f, const struct vlm *v, const struct tokenizer *t, struct error *e)
 {
     const struct {
         const char *piece;
         int32_t     id; /* -1: any */
     } want[] = { { "<|im_start|>", -1 },
                  { "<|im_end|>", -1 },
+                 { f->image, v->image_id },
+                 { f->video, v->video_id },
                  { "<|vision_start|>", v->start_id },
-                 { "<|vision_end|>", v->end_id },
-                 { "<|image_pad|>", v->image_id } };
-    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+                 { "<|vision_end|>", v->end_id } };
+    for (size_t i = 0; i < (v->start_id < 0 ? 4 : sizeof want / sizeof *want); i++) {
         int32_t id = gv_tokenizer_id(t, want[i].piece);
         if (id < 0 || (want[i].id >= 0 && id != want[i].id))
             return gv_fail(e, GV_ERR_MODEL, "the tokenizer has %s as id %d, config.json as %d: they do not belong together",
@@ -143,30 +172,30 @@ static gv_status check_controls(const struct vlm *v, const struct tokenizer *t, 
     return GV_OK;
 }
 
-static gv_status write_prompt(struct writer *w, const struct vlm *v, const char *question, const struct vlm_media *media,
-                              int n_media)
+static gv_status write_prompt(struct writer *w, const struct chat_format *f, const struct vlm *v, const struct chat_question *q)
 {
-    TRY(put_text(w, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"));
-    for (int i = 0; i < n_media; i++) {
-        TRY(put(w, v->start_id, 1));
-        TRY(put(w, media[i].video ? v->video_id : v->image_id, media[i].tokens));
-        TRY(put(w, v->end_id, 1));
+    TRY(put_text(w, f->head));
+    for (int i = 0; i < q->n_media; i++) {
+        TRY(put(w, v->start_id, v->start_id >= 0));
+        TRY(put(w, q->media[i].video ? v->video_id : v->image_id, q->media[i].tokens));
+        TRY(put(w, v->end_id, v->end_id >= 0));
     }
-    TRY(put_question(w, question));
-    return put_text(w, "<|im_end|>\n<|im_start|>assistant\n");
+    TRY(put_text(w, f->between));
+    TRY(put_question(w, q->text));
+    return put_text(w, f->tail);
 }
 
-gv_status gv_chat_prompt(int32_t **ids, int64_t *n, const struct vlm *v, const struct tokenizer *t, const char *question,
-                         const struct vlm_media *media, int n_media, struct error *e)
+gv_status gv_chat_prompt(int32_t **ids, int64_t *n, const struct chat_format *f, const struct vlm *v, const struct tokenizer *t,
+                         const struct chat_question *q, struct error *e)
 {
     int64_t room = QUESTION_IDS + FRAME_IDS;
-    TRY(check_controls(v, t, e));
-    for (int i = 0; i < n_media; i++)
-        room += media[i].tokens + 2;
+    TRY(check_controls(f, v, t, e));
+    for (int i = 0; i < q->n_media; i++)
+        room += q->media[i].tokens + 2;
     struct writer w = { t, malloc((size_t)room * sizeof *w.ids), 0, room, e };
     if (!w.ids)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for a prompt of %lld tokens", (long long)room);
-    gv_status status = write_prompt(&w, v, question, media, n_media);
+    gv_status status = write_prompt(&w, f, v, q);
     if (status) {
         free(w.ids);
         return status;

@@ -14,6 +14,7 @@
 
 struct vlm;
 struct memo;
+struct chat_format;
 
 struct gv_engine {
     struct log      log;
@@ -43,6 +44,7 @@ struct gv_model {
     struct text_encoder  *text;
     struct image_encoder *image; /* NULL: takes no image features */
     struct tokenizer     *tokenizer;
+    const struct chat_format *chat; /* of a captioning model */
     struct vlm           *vlm; /* a captioning model has this and the tokenizer, and no other part; else NULL */
     struct sampler_config sampler;
     char                  schedule[32]; /* of the model's own solver */

@@ -142,8 +142,10 @@ static void make_weights(const char *dst, const char *folder, const char *manife
     struct st_entry *t;
     struct error     e = { 0 };
     char             path[2048];
-    const char      *stem =
-        strstr(folder, "encoder") || strstr(folder, "umt5") || strstr(folder, "clip") || strstr(folder, "qwen") ? "model" : "diffusion_pytorch_model";
+    const char      *stem = strstr(folder, "encoder") || strstr(folder, "umt5") || strstr(folder, "clip") ||
+                               strstr(folder, "qwen") || strstr(folder, "llava")
+                                ? "model"
+                                : "diffusion_pytorch_model";
     int n = read_manifest(manifest, &t, type);
     if (shard_bytes) {
         write_shards(dst, stem, t, n, shard_bytes);

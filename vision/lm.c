@@ -5,7 +5,7 @@
  *
  * What would surprise you: q, k and v have biases, o has none; the output matrix may be the embedding ("tied"), which then lies
  * on the device twice, once as rows and once packed for products; a head's pairs are halves, and each is turned by one of three
- * positions (t, h, w), the first section by t. Keys are kept rotated. The residual stream is f32. */
+ * positions (t, h, w), the first section by t; models without axes turn all by t. Keys are kept rotated. The residual stream is f32. */
 #include "vision/lm.h"
 
 #include <stdio.h>
@@ -59,13 +59,16 @@ static const struct weight_row layer_rows[] = {
 
 /* ---- open ---- */
 
-/* Published files: rope_scaling {type: "mrope", mrope_section} beside rope_theta; newer ones: all in rope_parameters. */
+/* Published files: rope_theta, and where there are three axes rope_scaling {type: "mrope", mrope_section}; newer ones: all in
+ * rope_parameters. */
 static gv_status read_rope(struct lm_config *c, const struct json_view *v)
 {
-    struct json_view rope = gv_json_object(v, gv_json_has(v, "rope_parameters") ? "rope_parameters" : "rope_scaling", true);
+    struct json_view rope = gv_json_object(v, gv_json_has(v, "rope_parameters") ? "rope_parameters" : "rope_scaling", false);
     const char      *kind = gv_json_string(&rope, "rope_type", gv_json_string(&rope, "type", "default"));
     c->theta = gv_json_number(&rope, "rope_theta", 1, 1e12, gv_json_number(v, "rope_theta", 1, 1e12, 1e6));
-    gv_json_ints(&rope, "mrope_section", 0, 4096, c->section, 3, 3, true);
+    c->section[0] = c->head / 2;
+    if (gv_json_has(&rope, "mrope_section"))
+        gv_json_ints(&rope, "mrope_section", 0, 4096, c->section, 3, 3, true);
     if (strcmp(kind, "default") && strcmp(kind, "mrope"))
         return gv_json_fail(&rope, "rope_type", GV_ERR_UNSUPPORTED, "is \"%s\"; default and mrope are read", kind);
     TRY(gv_json_done(v));

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const struct vlm_model *const models[] = { &gv_vlm_qwen2_vl, &gv_vlm_qwen2_5_vl };
+static const struct vlm_model *const models[] = { &gv_vlm_qwen2_vl, &gv_vlm_qwen2_5_vl, &gv_vlm_llava_onevision };
 enum { MODELS = sizeof models / sizeof *models, PATH = 4096 };
 
 static gv_status join(char *out, const char *dir, const char *name, struct error *e)
@@ -73,18 +73,13 @@ static gv_status open_family(struct vlm **out, const char *dir, struct device *d
     return status;
 }
 
-static gv_status read_patch(struct vlm *v, const char *dir, struct error *e)
+static gv_status read_processor(struct vlm *v, const char *dir, struct error *e)
 {
-    char                path[PATH];
-    json_t             *root;
-    struct json_view    view;
-    struct patch_config asked = v->patch;
+    char             path[PATH];
+    json_t          *root;
+    struct json_view view;
     TRY(load(&root, &view, path, dir, "preprocessor_config.json", e));
-    gv_status status = gv_patch_config_read(&v->patch, &view);
-    if (!status && (v->patch.patch != asked.patch || v->patch.merge != asked.merge || v->patch.temporal != asked.temporal))
-        status = gv_json_fail(&view, NULL, GV_ERR_MODEL,
-                              "patch_size %d, merge_size %d, temporal_patch_size %d do not belong to config.json's %d, %d, %d",
-                              v->patch.patch, v->patch.merge, v->patch.temporal, asked.patch, asked.merge, asked.temporal);
+    gv_status status = v->model->processor(v, &view);
     json_decref(root);
     return status;
 }
@@ -119,7 +114,7 @@ gv_status gv_vlm_open(struct vlm **out, const char *dir, struct device *d, enum 
 {
     *out = NULL;
     TRY(open_family(out, dir, d, compute, e));
-    gv_status status = read_patch(*out, dir, e);
+    gv_status status = read_processor(*out, dir, e);
     if (!status)
         status = read_clip(*out, dir, e);
     if (!status)

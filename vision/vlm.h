@@ -61,6 +61,8 @@ struct vlm_model {
     /* Shares the checkpoint. Errors: MODEL, UNSUPPORTED, MEMORY. */
     gv_status (*open)(struct vlm **out, const struct json_view *config, struct checkpoint *c, struct device *d,
                       enum dtype compute, struct error *e);
+    /* preprocessor_config.json. Errors: MODEL, UNSUPPORTED with file and field. */
+    gv_status (*processor)(struct vlm *v, const struct json_view *view);
     void (*close)(struct vlm *v);
     /* Errors: ARGUMENT, with the size. */
     gv_status (*plan)(const struct vlm *v, struct vlm_media *m, struct error *e);
@@ -83,7 +85,7 @@ struct vlm {
     struct clip_config      clip;                                 /* video_preprocessor_config.json */
     struct sample_config    sample;                               /* generation_config.json */
     int                     width, vocabulary, longest;           /* longest: tokens that positions were made for */
-    int32_t                 image_id, video_id, start_id, end_id; /* placeholders, and what stands around them */
+    int32_t                 image_id, video_id, start_id, end_id; /* placeholders, and what stands around them, or -1 */
 };
 
 /* Place of each token of a prompt; *next: position of the token behind it. Errors: INTERNAL where placeholders and media disagree. */
@@ -95,6 +97,6 @@ enum { GV_PREFILL = 4096 };
 void gv_vlm_prefill(struct run *r, const struct vlm *v, struct vlm_state *s, const struct vlm_prompt *p, struct tensor logits);
 void gv_vlm_step(struct run *r, const struct vlm *v, struct vlm_state *s, int32_t id, struct tensor logits);
 
-extern const struct vlm_model gv_vlm_qwen2_vl, gv_vlm_qwen2_5_vl;
+extern const struct vlm_model gv_vlm_qwen2_vl, gv_vlm_qwen2_5_vl, gv_vlm_llava_onevision;
 
 #endif

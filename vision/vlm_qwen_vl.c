@@ -65,6 +65,8 @@ static gv_status check_fit(struct qwen *m, const struct json_view *config)
     if (v->out != l->width)
         return gv_json_fail(config, "vision_config", GV_ERR_MODEL, "gives tokens of %d values, the decoder's hidden_size is %d",
                             v->out, l->width);
+    if (!l->section[1])
+        return gv_json_fail(config, "mrope_section", GV_ERR_MODEL, "is missing: tokens stand on three axes");
     m->base.vision = gv_vit_weights(m->vit);
     m->base.decoder = gv_lm_weights(m->base.lm);
     m->base.width = l->width;
@@ -103,6 +105,17 @@ static gv_status open_qwen2_5(struct vlm **out, const struct json_view *config, 
                               enum dtype compute, struct error *e)
 {
     return qwen_open(out, VIT_QWEN2_5, config, c, d, compute, e);
+}
+
+static gv_status qwen_processor(struct vlm *v, const struct json_view *view)
+{
+    const struct patch_config asked = v->patch;
+    TRY(gv_patch_config_read(&v->patch, view));
+    if (v->patch.patch != asked.patch || v->patch.merge != asked.merge || v->patch.temporal != asked.temporal)
+        return gv_json_fail(view, NULL, GV_ERR_MODEL,
+                            "patch_size %d, merge_size %d, temporal_patch_size %d do not belong to config.json's %d, %d, %d",
+                            v->patch.patch, v->patch.merge, v->patch.temporal, asked.patch, asked.merge, asked.temporal);
+    return GV_OK;
 }
 
 /* ---- what a picture becomes ---- */
@@ -197,6 +210,7 @@ const struct vlm_model gv_vlm_qwen2_vl = {
     .model_type = "qwen2_vl",
     .clip = CLIP,
     .open = open_qwen2,
+    .processor = qwen_processor,
     .close = qwen_close,
     .plan = qwen_plan,
     .prepare = qwen_prepare,
@@ -209,6 +223,7 @@ const struct vlm_model gv_vlm_qwen2_5_vl = {
     .model_type = "qwen2_5_vl",
     .clip = CLIP,
     .open = open_qwen2_5,
+    .processor = qwen_processor,
     .close = qwen_close,
     .plan = qwen_plan,
     .prepare = qwen_prepare,

@@ -11,7 +11,6 @@
 #include <jansson.h>
 
 #include "pipelines/caption.h"
-#include "pipelines/chat.h"
 #include "tests/fixture.h"
 
 static char        folder[256], picture[1024];
@@ -184,6 +183,65 @@ static void sections_of_a_clip_and_what_they_cost_are_known_before(void **state)
     assert_int_equal(gv_caption(o.session, &o.request, &text), GV_ERR_ARGUMENT);
     assert_non_null(strstr(gv_session_message(o.session), "start is 3.00 s, and the clip lasts 2.50 s"));
     close_all(&o);
+}
+
+/* The same from LLaVA-OneVision's folder: its tiles, its chat template. */
+static void llava_onevision_from_its_files_equals_transformers(void **state)
+{
+    (void)state;
+    char               dir[512], source[512], file[600];
+    const char        *still[] = { file };
+    char               why[512] = "", *text;
+    gv_engine_params   p;
+    gv_engine         *engine;
+    gv_model          *model;
+    gv_session        *session;
+    gv_caption_request r;
+    struct caption_job job;
+    struct error       e = { 0 };
+    struct golden      g;
+    int64_t            n;
+    fixture_temp(dir);
+    snprintf(source, sizeof source, "%s/llava_onevision", GV_TEST_DATA);
+    fixture_model(dir, source, NULL, GV_F32, 0);
+    snprintf(file, sizeof file, "%s/request.json", source);
+    json_t *want = json_load_file(file, 0, NULL);
+    snprintf(file, sizeof file, "%s/picture.png", source);
+    gv_engine_params_init(&p);
+    p.precision = "f32";
+    assert_int_equal(gv_engine_open(&p, &engine, why, sizeof why), GV_OK);
+    if (gv_model_load(engine, dir, &model, why, sizeof why))
+        fail_msg("%s", why);
+    assert_int_equal(gv_session_open(engine, &session), GV_OK);
+    gv_caption_request_init(&r);
+    r.model = model;
+    r.media = still;
+    r.media_count = 1;
+    r.question = json_string_value(json_object_get(want, "question"));
+    r.max_tokens = (int)json_integer_value(json_object_get(want, "new"));
+    golden_open(&g, "llava_onevision");
+    const float *ids = golden_get(&g, "caption.ids", &n);
+    assert_int_equal(gv_caption_job_open(&job, &r, &e), GV_OK);
+    assert_int_equal(job.n, n);
+    for (int64_t i = 0; i < n; i++)
+        assert_int_equal(job.ids[i], (int)ids[i]);
+    gv_caption_job_close(&job);
+    if (gv_caption(session, &r, &text))
+        fail_msg("%s", gv_session_message(session));
+    assert_string_equal(text, json_string_value(json_object_get(want, "text")));
+    gv_free(text);
+    r.question = "Read <image> and <video> aloud.";
+    assert_int_equal(gv_caption_job_open(&job, &r, &e), GV_OK);
+    int64_t pictures = 0;
+    for (int64_t i = 0; i < job.n; i++)
+        pictures += job.ids[i] == 1001 || job.ids[i] == 1002;
+    assert_int_equal(pictures, job.picture_tokens);
+    gv_caption_job_close(&job);
+    golden_close(&g);
+    json_decref(want);
+    gv_session_close(&session);
+    gv_engine_close(&engine);
+    fixture_remove(dir);
 }
 
 static int64_t count(const struct caption_job *job, int32_t id)
@@ -367,12 +425,10 @@ static void other_chat_templates_are_refused_by_file(void **state)
     gv_engine   *engine;
     gv_model    *model;
     char         why[512];
-    struct error e = { 0 };
     snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
     FILE *f = fopen(path, "w");
     fputs("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}", f);
     fclose(f);
-    assert_int_equal(gv_chat_check(folder, &e), GV_ERR_UNSUPPORTED);
     assert_int_equal(gv_engine_open(NULL, &engine, why, sizeof why), GV_OK);
     assert_int_equal(gv_model_load(engine, folder, &model, why, sizeof why), GV_ERR_UNSUPPORTED);
     assert_non_null(strstr(why, "chat_template.jinja"));
@@ -413,6 +469,7 @@ int main(void)
         cmocka_unit_test(a_clip_to_text_equals_transformers),
         cmocka_unit_test(sections_of_a_clip_and_what_they_cost_are_known_before),
 #endif
+        cmocka_unit_test(llava_onevision_from_its_files_equals_transformers),
         cmocka_unit_test(control_tokens_in_a_question_are_plain_text),
         cmocka_unit_test(text_does_not_depend_on_threads_and_seeds_repeat),
         cmocka_unit_test(callbacks_cancel),
