@@ -17,15 +17,16 @@
 static const char WHAT[] = "What to make", HOW[] = "How to make it", OUT[] = "Output", MACHINE[] = "Machine",
                   SAY[] = "What to say", SHOW[] = "What to show";
 
-enum { ALL = CLI_VIDEO | CLI_CAPTION | CLI_INFO | CLI_BENCH, RUNS = CLI_VIDEO | CLI_BENCH };
+enum { ALL = CLI_VIDEO | CLI_CAPTION | CLI_INFO | CLI_BENCH | CLI_RERUN, RUNS = CLI_VIDEO | CLI_BENCH };
 
 const struct cli_option cli_options[] = {
     { "prompt-file", 'f', ARG_TEXT, CLI_VIDEO, FIELD(prompt_file), 0, 0, "FILE", WHAT,
       "read the prompt from FILE; - is stdin" },
     { "negative", 'n', ARG_TEXT, CLI_VIDEO, FIELD(negative), 0, 0, "TEXT", WHAT,
       "what the clip should not show; read only where guidance is not 1" },
-    { "image", 'i', ARG_TEXT, CLI_VIDEO, FIELD(image), 0, 0, "FILE", WHAT, "picture that the clip begins with" },
-    { "last-image", 0, ARG_TEXT, CLI_VIDEO, FIELD(last_image), 0, 0, "FILE", WHAT, "picture that the clip ends with" },
+    { "image", 'i', ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(image), 0, 0, "FILE", WHAT, "picture that the clip begins with" },
+    { "last-image", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(last_image), 0, 0, "FILE", WHAT,
+      "picture that the clip ends with" },
     { "size", 0, ARG_SIZE, CLI_VIDEO, FIELD(width), 16, 16384, "WxH", WHAT, "width and height in pixels" },
     { "width", 0, ARG_COUNT, CLI_VIDEO, FIELD(width), 16, 16384, "N", WHAT,
       "width alone; with --image the height follows the picture" },
@@ -61,7 +62,8 @@ const struct cli_option cli_options[] = {
       "make tokens that were there less likely; 1 is off, the model's own when left out" },
     { "seed", 's', ARG_COUNT, CLI_CAPTION, FIELD(seed), 0, 9223372036854775807.0, "N", HOW, "start of the draw (default 0)" },
 
-    { "model", 'm', ARG_TEXT, CLI_VIDEO, FIELD(model), 0, 0, "DIR", HOW, "model directory in the diffusers layout" },
+    { "model", 'm', ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(model), 0, 0, "DIR", HOW,
+      "model directory in the diffusers layout" },
     { "steps", 0, ARG_COUNT, CLI_VIDEO, FIELD(steps), 1, 1000, "N", HOW, "denoising steps" },
     { "guidance", 0, ARG_REAL, CLI_VIDEO, FIELD(guidance), 0, 100, "X", HOW,
       "weight of the prompt against the negative prompt; 1 is off and twice as fast" },
@@ -84,16 +86,16 @@ const struct cli_option cli_options[] = {
     { "option", 0, ARG_PAIR, CLI_VIDEO, FIELD(options), 0, 0, "NAME=VALUE", HOW,
       "an option of the model, as `genvid info --options` lists them; may be repeated" },
 
-    { "output", 'o', ARG_TEXT, CLI_VIDEO, FIELD(output), 0, 0, "FILE", OUT,
+    { "output", 'o', ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(output), 0, 0, "FILE", OUT,
       "where the clip goes; its extension is the format, %04d makes a sequence of pictures, - is stdout" },
-    { "format", 0, ARG_TEXT, CLI_VIDEO, FIELD(format), 0, 0, "NAME", OUT,
+    { "format", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(format), 0, 0, "NAME", OUT,
       "format, whatever the extension; needed for stdout: y4m or rgb" },
-    { "codec", 0, ARG_TEXT, CLI_VIDEO, FIELD(codec), 0, 0, "NAME", OUT,
+    { "codec", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(codec), 0, 0, "NAME", OUT,
       "h264, hevc, av1, vp9, ffv1 (every bit) or prores, where the container takes it" },
-    { "bits", 0, ARG_TEXT, CLI_VIDEO, FIELD(bits), 0, 0, "N", OUT, "bits of each sample: 8 or 10" },
-    { "crf", 0, ARG_TEXT, CLI_VIDEO, FIELD(crf), 0, 0, "N", OUT,
+    { "bits", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(bits), 0, 0, "N", OUT, "bits of each sample: 8 or 10" },
+    { "crf", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(crf), 0, 0, "N", OUT,
       "quality of the encoder, 0 to 51 (av1, vp9: 63); less is better and larger" },
-    { "overwrite", 'y', ARG_FLAG, CLI_VIDEO, FIELD(overwrite), 0, 0, NULL, OUT,
+    { "overwrite", 'y', ARG_FLAG, CLI_VIDEO | CLI_RERUN, FIELD(overwrite), 0, 0, NULL, OUT,
       "replace the file given with -o if it exists; refused without" },
     { "report", 0, ARG_TEXT, CLI_VIDEO, FIELD(report), 0, 0, "FILE", OUT,
       "write stages, seconds, peak bytes, tokens, FLOPs and settings to FILE as JSON" },
@@ -126,11 +128,12 @@ const struct cli_option cli_options[] = {
     { "words", 0, ARG_FLAG, CLI_INFO, FIELD(list_words), 0, 0, NULL, SHOW, "words that the model was taught, one a line" },
     { "man", 0, ARG_FLAG, CLI_HELP, FIELD(man), 0, 0, NULL, SHOW, "the manual page, for man -l -" },
 
-    { "json", 0, ARG_FLAG, ALL, FIELD(json), 0, 0, NULL, SAY, "JSON: the result on stdout, one event a line on stderr" },
-    { "quiet", 'q', ARG_FLAG, ALL, FIELD(quiet), 0, 0, NULL, SAY, "only the seed, warnings and failures" },
-    { "verbose", 'v', ARG_FLAG, ALL, FIELD(verbose), 0, 0, NULL, SAY, "what the library does, in detail" },
-    { "help", 'h', ARG_FLAG, ALL | CLI_HELP, FIELD(help), 0, 0, NULL, SAY, "this text" },
-    { "version", 0, ARG_FLAG, ALL | CLI_HELP, FIELD(version), 0, 0, NULL, SAY, "name and version" },
+    { "json", 0, ARG_FLAG, ALL | CLI_PROBE, FIELD(json), 0, 0, NULL, SAY,
+      "JSON: the result on stdout, one event a line on stderr" },
+    { "quiet", 'q', ARG_FLAG, ALL | CLI_PROBE, FIELD(quiet), 0, 0, NULL, SAY, "only the seed, warnings and failures" },
+    { "verbose", 'v', ARG_FLAG, ALL | CLI_PROBE, FIELD(verbose), 0, 0, NULL, SAY, "what the library does, in detail" },
+    { "help", 'h', ARG_FLAG, ALL | CLI_PROBE | CLI_HELP, FIELD(help), 0, 0, NULL, SAY, "this text" },
+    { "version", 0, ARG_FLAG, ALL | CLI_PROBE | CLI_HELP, FIELD(version), 0, 0, NULL, SAY, "name and version" },
 };
 const size_t cli_n_options = sizeof cli_options / sizeof cli_options[0];
 
@@ -138,6 +141,8 @@ const struct cli_command cli_commands[] = {
     { "video", "[PROMPT] [options]", "make a clip from a prompt, and from a picture if one is given", CLI_VIDEO, 1 },
     { "caption", "FILE|FOLDER... [options]", "say what is in pictures and clips", CLI_CAPTION, CLI_MAX_WORDS },
     { "info", "[MODEL] [options]", "say what is here: model, devices, formats, options, words", CLI_INFO, 1 },
+    { "probe", "FILE [options]", "say what a picture or clip is and what made it", CLI_PROBE, 1 },
+    { "rerun", "FILE [options]", "render a clip again and say whether the frames are the same", CLI_RERUN, 1 },
     { "bench", "[options]", "measure the operations that a render is made of", CLI_BENCH, 0 },
     { "help", "[COMMAND|output|exit|files]", "explain a command or a subject", CLI_HELP, 1 },
 };

@@ -14,19 +14,20 @@
 
 /* Exit statuses, after sysexits.h. */
 enum cli_exit {
-    EXIT_OK        = 0,
-    EXIT_USAGE     = 64, /* an option, a value or a request that cannot be */
-    EXIT_DATA      = 65, /* a media file or a prompt file that is broken or not what it claims to be */
-    EXIT_NO_INPUT  = 66, /* a file named on the command line that is not there */
-    EXIT_MODEL     = 69, /* a checkpoint that cannot be used */
-    EXIT_INTERNAL  = 70, /* a bug */
-    EXIT_RESOURCE  = 71, /* memory or device */
-    EXIT_IO        = 74, /* could not read or write */
+    EXIT_OK = 0,
+    EXIT_DIFFERS = 1,    /* rerun: other frames than the file says */
+    EXIT_USAGE = 64,     /* an option, a value or a request that cannot be */
+    EXIT_DATA = 65,      /* a media file or a prompt file that is broken or not what it claims to be */
+    EXIT_NO_INPUT = 66,  /* a file named on the command line that is not there */
+    EXIT_MODEL = 69,     /* a checkpoint that cannot be used */
+    EXIT_INTERNAL = 70,  /* a bug */
+    EXIT_RESOURCE = 71,  /* memory or device */
+    EXIT_IO = 74,        /* could not read or write */
     EXIT_CANCELLED = 130 /* Ctrl-C or SIGTERM */
 };
 
 /* Bits: an option lists the commands that take it. */
-enum { CLI_VIDEO = 1, CLI_INFO = 2, CLI_BENCH = 4, CLI_HELP = 8, CLI_CAPTION = 16 };
+enum { CLI_VIDEO = 1, CLI_INFO = 2, CLI_BENCH = 4, CLI_HELP = 8, CLI_CAPTION = 16, CLI_PROBE = 32, CLI_RERUN = 64 };
 
 enum cli_type {
     ARG_FLAG,  /* bool */
@@ -110,5 +111,7 @@ int cli_video(const struct cli_args *a);
 int cli_caption(const struct cli_args *a);
 int cli_info(const struct cli_args *a);
 int cli_bench(const struct cli_args *a);
+int cli_probe(const struct cli_args *a);
+int cli_rerun(const struct cli_args *a);
 
 #endif

@@ -18,12 +18,18 @@ static const char OUTPUT_TEXT[] =
     "the machine fail, what was finished of a clip plays from the hidden file .NAME.PID-N.part beside it.\n"
     "`-o frames/%04d.png` writes numbered pictures. `-o - --format y4m` writes the clip to stdout, for a pipe; so does "
     "`--format rgb`, as bytes without a header.\n"
+    "mp4, mov, mkv and webm carry their recipe as metadata (comment): prompt, every setting, hashes of the model and of the "
+    "frames; "
+    "png and jpg pictures carry it without the last; gif, y4m and rgb carry none. `genvid probe FILE` shows it, `genvid rerun "
+    "FILE` "
+    "renders it again and says whether the frames are the same. `--option hash=full` hashes every byte of the model.\n"
     "stdout carries the frames, or else the name of the file that was made and nothing more. Everything said to a reader, the "
     "seed included, goes to stderr. With --json, stdout carries one JSON object (the result; on stderr if stdout carries "
     "frames), and each line of stderr is one JSON object with a field \"event\": start, progress, log, error.\n";
 
 static const char EXIT_TEXT[] =
     "0: done.\n"
+    "1: rerun made other frames than the file says.\n"
     "64: an option, a value or a request that cannot be; the message names it and its range.\n"
     "65: a picture or a prompt file that is broken or not what it claims to be.\n"
     "66: a file named on the command line that is not there.\n"

@@ -1,4 +1,4 @@
-/* genvid info and genvid bench: JSON from the library, shown as it is (--json) or as indented text. Lists come one a line,
+/* genvid info, genvid probe and genvid bench: JSON from the library, shown as it is (--json) or as indented text. Lists come one a line,
  * fields separated by tabs, for cut and grep. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +10,17 @@ enum { WORDS_SHOWN = 8 }; /* of a long list, in text */
 
 /* ---- JSON as text -------------------------------------------------------------------------------------------------- */
 
+/* A file's words may hold what a terminal obeys. */
+static void print_words(const char *text)
+{
+    for (; *text; text++)
+        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text);
+}
+
 static void print_scalar(const json_t *value)
 {
     switch (json_typeof(value)) {
-    case JSON_STRING: fputs(json_string_value(value), stdout); break;
+    case JSON_STRING: print_words(json_string_value(value)); break;
     case JSON_INTEGER: printf("%lld", (long long)json_integer_value(value)); break;
     case JSON_REAL: printf("%.6g", json_real_value(value)); break;
     case JSON_TRUE: fputs("yes", stdout); break;
@@ -206,6 +213,29 @@ static int bench(struct cli_open *c, const struct cli_args *a)
     return EXIT_OK;
 }
 
+/* ---- probe ------------------------------------------------------------------------------------------------------------- */
+
+static int probe(struct cli_open *c, const struct cli_args *a)
+{
+    char *json = NULL, why[1024] = "";
+    if (!a->n_words)
+        return cli_fail(&c->printer, EXIT_USAGE, "no file: name a picture or clip");
+    const gv_status st = gv_media_probe(a->words[0], &json, why, sizeof why);
+    if (st != GV_OK)
+        return cli_fail(&c->printer,
+                        st == GV_ERR_IO            ? EXIT_NO_INPUT
+                        : st == GV_ERR_UNSUPPORTED ? EXIT_DATA
+                                                   : cli_status_exit(st),
+                        "%s", why);
+    json_t *said = cli_json_take(json);
+    if (a->json)
+        print_json(said);
+    else
+        print_tree(said, 0);
+    json_decref(said);
+    return EXIT_OK;
+}
+
 static int with_printer(const struct cli_args *a, int (*work)(struct cli_open *, const struct cli_args *))
 {
     struct cli_open c = { 0 };
@@ -225,4 +255,9 @@ int cli_info(const struct cli_args *a)
 int cli_bench(const struct cli_args *a)
 {
     return with_printer(a, bench);
+}
+
+int cli_probe(const struct cli_args *a)
+{
+    return with_printer(a, probe);
 }

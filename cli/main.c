@@ -33,6 +33,8 @@ static int run(const struct cli_args *a)
     case CLI_CAPTION: return cli_caption(a);
     case CLI_INFO: return cli_info(a);
     case CLI_BENCH: return cli_bench(a);
+    case CLI_PROBE: return cli_probe(a);
+    case CLI_RERUN: return cli_rerun(a);
     default: return cli_help(a);
     }
 }

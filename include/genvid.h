@@ -230,7 +230,11 @@ GV_API char *gv_model_options_json(const gv_model *m);   /* [{name, type, range,
 /* Values of the options "attention" and "cache": [{kind, name, help, options: [{name, min, max, default, help}]}] */
 GV_API char *gv_shortcuts_describe(void);
 GV_API char *gv_devices_json(void);                      /* [{name, description}] */
-GV_API char *gv_output_formats(void);                    /* [{extension, description}] of this build */
+GV_API char *gv_output_formats(void);                    /* [{extension, description, codecs}] of this build */
+/* *json, freed with gv_free: {kind, width, height, fps, seconds, codec, sound, recipe}: what a media file says of itself, and the
+ * recipe that genvid left in it, or null: prompt, every setting, hashes of the model and of the frames. Decodes nothing.
+ * message, if given, receives the reason of a failure. Errors: ARGUMENT, IO, FORMAT, UNSUPPORTED, MEMORY. */
+GV_API gv_status gv_media_probe(const char *path, char **json, char *message, size_t message_size);
 /* Operation rates on the engine's device: {"linear_tflops": ..., ...}; takes about `seconds`. */
 GV_API char *gv_engine_bench(gv_engine *e, double seconds);
 

@@ -11,6 +11,7 @@
 
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/sha256.h"
 
 /* ---- checkpoint: one file or shards ---- */
 
@@ -255,6 +256,43 @@ gv_status gv_weights_open(struct weights **out, struct checkpoint *c, struct dev
     w->compute = compute;
     pthread_mutex_init(&w->lock, NULL);
     return GV_OK;
+}
+
+static void hash_entry(struct sha256 *h, const struct st_entry *t, bool full)
+{
+    enum { SAMPLE = 64 };
+    char         head[512];
+    const size_t n = full || t->bytes < SAMPLE ? t->bytes : SAMPLE, from = full ? 0 : (t->bytes - n) / 2;
+    int          used = snprintf(head, sizeof head, "%.255s %d", t->name, (int)t->type);
+    for (int i = 0; i < t->rank; i++)
+        used += snprintf(head + used, sizeof head - (size_t)used, " %lld", (long long)t->dim[i]);
+    gv_sha256_add(h, head, (size_t)used + 1);
+    gv_sha256_add(h, (const char *)t->data + from, n);
+}
+
+/* Each shard is sorted by name; together they are merged. */
+void gv_weights_hash(const struct weights *w, bool full, char out[65])
+{
+    const struct checkpoint *c = w->checkpoint;
+    int                      at[MAX_SHARDS] = { 0 };
+    struct sha256            h;
+    gv_sha256_open(&h);
+    for (;;) {
+        int first = -1;
+        for (int i = 0; i < c->n; i++)
+            if (at[i] < c->shard[i].n &&
+                (first < 0 || strcmp(c->shard[i].entry[at[i]].name, c->shard[first].entry[at[first]].name) < 0))
+                first = i;
+        if (first < 0)
+            break;
+        hash_entry(&h, &c->shard[first].entry[at[first]++], full);
+    }
+    gv_sha256_hex(&h, out);
+}
+
+size_t gv_weights_file_bytes(const struct weights *w)
+{
+    return gv_checkpoint_bytes(w->checkpoint);
 }
 
 static struct tensor *field(void *base, const struct bound *b)

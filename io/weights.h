@@ -71,6 +71,11 @@ void      gv_weights_close(struct weights **w);
 gv_status gv_weights_bind(struct weights *w, const char *prefix, const struct weight_row *rows, int n, const int64_t *sizes,
                           void *layer, struct error *e);
 
+/* What the checkpoint holds, as a hash: for every tensor in the order of names its name, type and shape, and 64 bytes from its
+ * middle, or all of them (full: reads the whole file). The same tensors in other shards have the same hash. Hexadecimal. */
+void gv_weights_hash(const struct weights *w, bool full, char out[65]);
+
+size_t gv_weights_file_bytes(const struct weights *w); /* of the tensors in the files */
 size_t gv_weights_bytes(const struct weights *w); /* on the device when all are resident */
 
 /* Begin to use: uploads what is not resident yet; of a streamed model only the first layer bound. On the null device: counts.

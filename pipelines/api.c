@@ -10,6 +10,7 @@
 #include "pipelines/caption.h"
 #include "pipelines/memo.h"
 #include "pipelines/options.h"
+#include "pipelines/recipe.h"
 #include "pipelines/report.h"
 #include "pipelines/verify.h"
 
@@ -237,7 +238,7 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
 {
     if (!q->output_path)
         return GV_OK;
-    char *recipe = gv_recipe_json(job, NULL);
+    char *recipe = gv_recipe_json(job, q, NULL);
     if (!recipe)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
     struct sink_params p = { .path = q->output_path,
@@ -273,12 +274,10 @@ static gv_status verified(gv_session *s, struct video_job *job, struct video_rep
     return status;
 }
 
-/* What the shortcuts cost goes into the file, where its format writes metadata at the end. */
-static gv_status commit(const struct video_job *job, const struct video_report *p, struct error *e)
+/* What is known last, the frames' hash and what shortcuts cost, goes into the file where its format writes metadata at the end. */
+static gv_status commit(const struct video_job *job, const gv_video_request *q, const struct video_report *p, struct error *e)
 {
-    if (!gv_shortcuts_on(&job->shortcuts))
-        return gv_sink_commit(job->sink, NULL, e);
-    char *recipe = gv_recipe_json(job, &p->receipt);
+    char *recipe = gv_recipe_json(job, q, p);
     if (!recipe)
         return gv_fail(e, GV_ERR_MEMORY, "no memory for the recipe");
     const gv_status status = gv_sink_commit(job->sink, recipe, e);
@@ -294,7 +293,7 @@ static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_re
     TRY(gv_video_plan(job, p, &s->error));
     TRY(sink_open(job, q, &s->error));
     TRY(job->shortcuts.verify ? verified(s, job, p) : gv_pipeline_video(job, &s->cancel, p, &s->error));
-    return job->sink ? commit(job, p, &s->error) : GV_OK;
+    return job->sink ? commit(job, q, p, &s->error) : GV_OK;
 }
 
 gv_status gv_video_generate(gv_session *s, const gv_video_request *request)
@@ -346,6 +345,17 @@ char *gv_devices_json(void)
     char *text = json_dumps(all, 0);
     json_decref(all);
     return text;
+}
+
+gv_status gv_media_probe(const char *path, char **json, char *message, size_t message_size)
+{
+    struct error e = { 0 };
+    *json = NULL;
+    if (!path)
+        gv_fail(&e, GV_ERR_ARGUMENT, "path of the file is missing");
+    else
+        gv_probe_json(json, path, &e);
+    return tell(&e, message, message_size);
 }
 
 char *gv_output_formats(void)

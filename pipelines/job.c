@@ -228,6 +228,9 @@ static gv_status settle_picture(struct video_job *job, const gv_video_request *q
 static gv_status settle_options(const gv_video_request *q, struct error *e)
 {
     TRY(gv_options_check(q, e));
+    const char *hash = gv_option_value(q, "hash");
+    if (hash && strcmp(hash, "quick") && strcmp(hash, "full"))
+        return gv_fail(e, GV_ERR_ARGUMENT, "option \"hash\" is \"%.64s\"; quick and full are possible", hash);
     if (q->noise && strcmp(q->noise, "genvid"))
         return gv_fail(e, GV_ERR_ARGUMENT, "noise is \"%s\"; genvid is possible", q->noise);
     if (q->view != GV_VIEW_FLAT)

@@ -1,4 +1,5 @@
 #include "pipelines/report.h"
+#include "pipelines/recipe.h"
 
 #include <jansson.h>
 
@@ -22,7 +23,7 @@ static json_t *settings(const struct video_job *job)
 }
 
 /* What was measured and nothing else: without samples, no errors and no seconds. */
-static json_t *receipt(const struct video_job *job, const struct receipt *p)
+json_t *gv_receipt_json(const struct video_job *job, const struct receipt *p)
 {
     const struct approx_receipt *a = &p->attention;
     json_t                      *o = json_pack("{s:b, s:i}", "random_weights", !job->model->trained, "samples", p->samples);
@@ -59,17 +60,6 @@ static char *text_of(json_t *o, size_t flags)
     return text;
 }
 
-char *gv_recipe_json(const struct video_job *job, const struct receipt *p)
-{
-    json_t *o = settings(job);
-    if (o && (json_object_set_new(o, "genvid", json_string(gv_version())) ||
-              (p && json_object_set_new(o, "receipt", receipt(job, p))))) {
-        json_decref(o);
-        return NULL;
-    }
-    return text_of(o, JSON_COMPACT);
-}
-
 /* NULL when memory ran out. */
 static json_t *stage_seconds(const struct video_report *p)
 {
@@ -86,14 +76,14 @@ static json_t *stage_seconds(const struct video_report *p)
 char *gv_report_json(const struct video_job *job, const struct video_report *p)
 {
     const struct device *d = job->model->engine->device;
-    json_t *o = json_pack("{s:s, s:o, s:o, s:f, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:b, s:b}", "genvid", gv_version(),
+    json_t *o = json_pack("{s:s, s:o, s:o, s:f, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:b, s:b, s:s}", "genvid", gv_version(),
                           "settings", settings(job), "stages", stage_seconds(p), "seconds", p->seconds, "peak_bytes",
                           (json_int_t)p->peak_bytes, "weight_bytes", (json_int_t)p->weight_bytes, "scratch_bytes",
                           (json_int_t)p->scratch_bytes, "tokens", (json_int_t)p->tokens, "flops", p->flops, "device", d->name,
                           "precision", d->compute == GV_BF16 ? "bf16" : "f32", "weights_streamed", job->residency.stream,
-                          "random_weights", !job->model->trained);
+                          "random_weights", !job->model->trained, "frames_sha256", p->frames_sha256);
     if (o && gv_shortcuts_on(&job->shortcuts))
-        json_object_set_new(o, "receipt", receipt(job, &p->receipt));
+        json_object_set_new(o, "receipt", gv_receipt_json(job, &p->receipt));
     return text_of(o, JSON_INDENT(2));
 }
 
@@ -105,7 +95,7 @@ char *gv_model_json(const gv_model *m)
     json_t                      *o = json_pack(
                              "{s:s, s:s, s:b, s:{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, "
                                                   "s:I},"
-                                                  " s:b, s:{s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:s, s:s}, s:b, s:o}",
+                                                  " s:b, s:{s:i, s:i, s:i, s:f, s:i, s:f, s:f, s:s, s:s}, s:b, s:o, s:o}",
                              "path", m->path, "pipeline", m->pipeline, "trained", m->trained, "transformer", "family", m->dit->model->name, "layers",
                              c->layers, "width", c->width, "heads", c->heads, "head_size", c->head, "ffn", c->ffn, "in_channels", c->in_channels,
                              "out_channels", c->out_channels, "device_bytes", (json_int_t)gv_weights_bytes(m->dit->weights), "vae", "family",
@@ -115,6 +105,6 @@ char *gv_model_json(const gv_model *m)
                              d->text_length, "device_bytes", (json_int_t)gv_weights_bytes(m->text->weights), "image_encoder", m->image != NULL,
                              "defaults", "width", d->width, "height", d->height, "frames", d->frames, "fps", d->fps, "steps", d->steps, "guidance",
                              d->guidance, "shift", d->shift, "solver", m->sampler.solver, "schedule", m->schedule, "image_to_video",
-                             m->known_first || c->in_channels != m->vae->z, "words", words);
+                             m->known_first || c->in_channels != m->vae->z, "words", words, "parts", gv_model_parts_json(m, false));
     return text_of(o, JSON_INDENT(2));
 }

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "io/image.h"
+#include "io/sha256.h"
 
 /* Some latent frames that are denoised together. */
 struct block {
@@ -33,6 +34,7 @@ struct decoding {
     double             flops;  /* of the last one */
     float             *pixels; /* host [time_scale, H, W, 3] */
     uint8_t           *rgb;    /* of one frame */
+    struct sha256      hash;   /* of the frames so far */
     uint16_t          *deep;   /* the same in 16 bits, where the sink keeps more than 8; else NULL */
 };
 
@@ -635,6 +637,7 @@ static void hand_on(struct video_state *v, int64_t index)
     const struct video_job *job = v->job;
     const struct decoding  *d = &v->decoding;
     const uint8_t          *rgb = d->rgb;
+    gv_sha256_add(&v->decoding.hash, rgb, (size_t)job->width * (size_t)job->height * 3);
     if (job->sink &&
         (d->deep ? gv_sink_write16(job->sink, d->deep, &v->run->err) : gv_sink_write(job->sink, rgb, &v->run->err)))
         return;
@@ -662,6 +665,7 @@ static void decoding_open(struct video_state *v)
     d->stream = vae->model->stream_open(v->run, vae, VAE_DECODE);
     d->pixels = dry(v->run) ? NULL : malloc(size * (size_t)vae->time_scale * sizeof(float));
     d->rgb = dry(v->run) ? NULL : malloc(size);
+    gv_sha256_open(&d->hash);
     const bool deep = !dry(v->run) && job->sink && gv_sink_deep(job->sink);
     d->deep = deep ? malloc(size * sizeof *d->deep) : NULL;
     if (!dry(v->run) && (!d->pixels || !d->rgb || (deep && !d->deep)))
@@ -752,6 +756,8 @@ static void render(struct video_state *v)
         if (rest_is_known(v, &b, flops))
             break;
     }
+    if (!dry(v->run) && v->decoding.next == v->job->latent_frames)
+        gv_sha256_hex(&v->decoding.hash, v->report->frames_sha256);
     decoding_close(v);
     unpin(v, v->job->model->dit->weights, v->job->residency.stream, &v->dit_pinned);
     gv_shortcut_run_close(&v->shortcuts);

@@ -75,6 +75,7 @@ struct video_report {
     int64_t           tokens;
     double            flops;
     struct receipt    receipt; /* of a job with shortcuts */
+    char              frames_sha256[65]; /* of the RGB frames, before any encoder; "" before the last is there */
 };
 
 /* Dry runs on the null device until one fits the budget; fills job->residency and the report's sizes.
