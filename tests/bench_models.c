@@ -1,8 +1,9 @@
-/* bench_models dit DIR [rounds]       a transformer's whole forward at 1,560 and 4,680 tokens
- * bench_models vae DIR [rounds]       decoding 17, 81 and 161 frames of 128×128: seconds and peak of our allocations
+/* bench_models dit DIR [rounds [TxHxW...]]   a transformer's whole forward on grids of latents; 1,560 and 4,680 tokens if none
+ *                                            is given
+ * bench_models vae DIR [rounds]              decoding 17, 81 and 161 frames of 128×128: seconds and peak of our allocations
  *
- * DIR: a component's folder as the reference libraries save it (tests/reference/bench_models.py makes both and times the same
- * work there). Prints medians, the rate against that of one large product measured in the same run, and the checks of the
+ * On the device that GV_TEST_DEVICE names. DIR: a component's folder as the reference libraries save it
+ * (tests/reference/bench_models.py makes both and times the same work there, bench_cuda.py on a GPU). Prints medians, the rate against that of one large product measured in the same run, and the checks of the
  * issue that set them. Not a test: machines differ. */
 #include <math.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 
 #include "diffusion/models.h"
+#include "tests/device.h"
 
 enum { MAX_ROUNDS = 50 };
 
@@ -52,7 +54,7 @@ static struct tensor noise(struct run *r, int rank, const int64_t *dim)
 /* Rate of one large product with a weight of the model itself: the ceiling of this run. */
 static double product_rate(struct run *r, const struct dit *m, int rounds)
 {
-    const int64_t d = m->config.width, f = m->config.ffn, n = 2048;
+    const int64_t d = m->config.width, f = m->config.ffn, n = test_on_cpu() ? 2048 : 32768;
     struct mark   mark = arena_mark(&r->scratch);
     struct tensor want = gv_tensor(NULL, r->compute, 2, DIMS(f, d)), src = gv_tensor(NULL, GV_F32, 2, DIMS(f, d)), w;
     size_t        bytes = r->device->ops->prepared_bytes(r->device, &want, WEIGHT_LINEAR);
@@ -105,7 +107,7 @@ static void bench_forward(struct run *r, const struct dit *m, int frames, int h,
     }
     check(r->err.code, &r->err);
     double middle = median(t, rounds);
-    printf("dit %d layers, width %d, %lld tokens: %.3f s (%.3f to %.3f), %.0f GFLOP/s = %.1f%% of the product's %.0f\n",
+    printf("dit %d layers, width %d, %lld tokens: %.4f s (%.4f to %.4f), %.0f GFLOP/s = %.1f%% of the product's %.0f\n",
            c->layers, c->width, (long long)grid.tokens, middle, t[0], t[rounds - 1], flops / middle * 1e-9,
            100 * flops / middle / ceiling, ceiling * 1e-9);
     m->model->release(p);
@@ -113,17 +115,23 @@ static void bench_forward(struct run *r, const struct dit *m, int frames, int h,
     arena_release(&r->scratch, mark);
 }
 
-static void bench_dit(struct device *d, const char *dir, int rounds)
+/* grids: n texts "TxHxW". */
+static void bench_dit(struct device *d, const char *dir, int rounds, int n, char **grids)
 {
+    static char *usual[] = { "1x60x104", "3x60x104" };
     struct error e = { 0 };
     struct run   r;
     struct dit  *m;
-    check(gv_run_open(&r, d, d->compute, (size_t)2 << 30, &e), &e);
+    check(gv_run_open(&r, d, d->compute, (size_t)(test_on_cpu() ? 2 : 16) << 30, &e), &e);
     check(gv_dit_open(&m, dir, d, d->compute, &e), &e);
     check(gv_weights_pin(m->weights, d, false, &e), &e);
     double ceiling = product_rate(&r, m, 5 * rounds < MAX_ROUNDS ? 5 * rounds : MAX_ROUNDS);
-    bench_forward(&r, m, 1, 60, 104, ceiling, rounds);
-    bench_forward(&r, m, 3, 60, 104, ceiling, rounds);
+    for (int i = 0; i < (n ? n : 2); i++) {
+        int T = 0, H = 0, W = 0;
+
+        if (sscanf(n ? grids[i] : usual[i], "%dx%dx%d", &T, &H, &W) == 3)
+            bench_forward(&r, m, T, H, W, ceiling, rounds);
+    }
     gv_weights_unpin(m->weights, d, false, true);
     m->model->close(m);
     gv_run_close(&r);
@@ -177,14 +185,14 @@ int main(int argc, char **argv)
     struct error               e = { 0 };
     struct device             *d;
     int                        rounds = argc > 3 ? atoi(argv[3]) : 5;
-    const struct device_params p = { .name = "cpu" };
+    const struct device_params p = { .name = test_device() };
     if (argc < 3 || rounds < 1 || rounds > MAX_ROUNDS || (strcmp(argv[1], "dit") && strcmp(argv[1], "vae"))) {
-        fprintf(stderr, "usage: bench_models dit|vae DIR [rounds, at most %d]\n", MAX_ROUNDS);
+        fprintf(stderr, "usage: bench_models dit|vae DIR [rounds, at most %d [TxHxW...]]\n", MAX_ROUNDS);
         return 64;
     }
     check(gv_device_open(&d, &p, &e), &e);
     if (!strcmp(argv[1], "dit"))
-        bench_dit(d, argv[2], rounds);
+        bench_dit(d, argv[2], rounds, argc > 4 ? argc - 4 : 0, argv + 4);
     else
         bench_vae(d, argv[2], rounds);
     gv_device_close(&d);

@@ -119,6 +119,7 @@ static __device__ void score(const struct attn_args &a, struct shared *s, const 
                               : 0;
         }
         __syncthreads();
+#pragma unroll 2
         for (int d = 0; d < width; d++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
@@ -186,6 +187,7 @@ static __device__ void gather(const struct attn_args &a, struct shared *s, const
                               : 0;
         }
         __syncthreads();
+#pragma unroll 2
         for (int k = 0; k < g.length; k++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
@@ -235,7 +237,8 @@ static __device__ void begin(const struct attn_args &a, struct shared *s, int64_
     __syncthreads();
 }
 
-static __global__ void __launch_bounds__(THREADS) attn_simple(const __grid_constant__ struct attn_args a)
+/* Two blocks a multiprocessor, so that the compiler takes the registers it needs and spills none. */
+static __global__ void __launch_bounds__(THREADS, 2) attn_simple(const __grid_constant__ struct attn_args a)
 {
     extern __shared__ __align__(16) unsigned char memory[];
     struct shared                                *s = (struct shared *)memory;

@@ -86,7 +86,8 @@ static void describe(struct cuda_device *c, struct linear_plan *p)
 {
     const struct plan_key          *k = &p->key;
     const cublasOperation_t         turn = CUBLAS_OP_T;
-    const cublasLtEpilogue_t        epilogue = k->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    const cublasLtEpilogue_t        epilogue = k->gelu ? (k->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU)
+                                                       : (k->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
     const size_t                    most = CU_WORKSPACE_BYTES;
     const uint32_t                  align[3] = { (uint32_t)k->align_w, (uint32_t)k->align_x, (uint32_t)k->align_y };
     cublasLtMatmulPreference_t      wish = NULL;

@@ -42,6 +42,26 @@ static void unknown_devices_levels_and_precisions_are_refused_by_name(void **sta
     refuse(&(struct device_params){ .name = "cpu", .precision = "f8" }, GV_ERR_ARGUMENT, "f8");
 }
 
+/* Where there is no GPU, the module, its libraries or its driver are missing: in words, and never by a crash. */
+static void a_gpu_opens_or_says_what_is_missing(void **state)
+{
+    (void)state;
+    struct device  *d = NULL;
+    struct error    e = { 0 };
+    const gv_status status = gv_device_open(&d, &(struct device_params){ .name = "cuda" }, &e);
+
+    if (status == GV_OK) {
+        assert_int_equal(d->kind, GV_DEVICE_CUDA);
+        assert_true(d->what[0] && d->budget > 0);
+        gv_device_close(&d);
+        return;
+    }
+    assert_null(d);
+    assert_true(status == GV_ERR_UNSUPPORTED || status == GV_ERR_DEVICE || status == GV_ERR_MEMORY);
+    assert_true(strstr(e.text, "libgenvid_cuda.so") || strstr(e.text, "driver") || strstr(e.text, "GPU") ||
+                strstr(e.text, "CUDA"));
+}
+
 static void every_precision_and_level_opens(void **state)
 {
     (void)state;
@@ -50,7 +70,9 @@ static void every_precision_and_level_opens(void **state)
         for (int bf16 = 0; bf16 < 2; bf16++) {
             struct device             *d;
             struct error               e = { 0 };
-            const struct device_params p = { .name = "cpu", .threads = 1, .cpu_level = level[i], .precision = bf16 ? "bf16" : "f32" };
+            const struct device_params p = {
+                .name = "cpu", .threads = 1, .cpu_level = level[i], .precision = bf16 ? "bf16" : "f32"
+            };
             if (gv_device_open(&d, &p, &e)) { /* a level that this processor lacks says so */
                 assert_int_equal(e.code, GV_ERR_UNSUPPORTED);
                 continue;
@@ -162,6 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unknown_devices_levels_and_precisions_are_refused_by_name),
+        cmocka_unit_test(a_gpu_opens_or_says_what_is_missing),
         cmocka_unit_test(every_precision_and_level_opens),
         cmocka_unit_test(memory_is_aligned_counted_and_given_back),
         cmocka_unit_test(past_the_budget_is_refused_with_the_arithmetic),
