@@ -82,7 +82,8 @@ const struct cli_option cli_options[] = {
       "make the exact clip too, and say how far this one is from it: PSNR and SSIM" },
     { "seed", 's', ARG_COUNT, CLI_VIDEO, FIELD(seed), 0, 9223372036854775807.0, "N", HOW,
       "start of the noise; chosen by chance when left out, always printed" },
-    { "noise", 0, ARG_TEXT, CLI_VIDEO, FIELD(noise), 0, 0, "NAME", HOW, "where the noise comes from: genvid" },
+    { "noise", 0, ARG_TEXT, CLI_VIDEO, FIELD(noise), 0, 0, "NAME", HOW,
+      "where the noise comes from: genvid, or as torch.randn draws it: torch-cpu, torch-cuda[:SMSxTHREADS]" },
     { "option", 0, ARG_PAIR, CLI_VIDEO, FIELD(options), 0, 0, "NAME=VALUE", HOW,
       "an option of the model, as `genvid info --options` lists them; may be repeated" },
 

@@ -141,7 +141,7 @@ typedef struct gv_video_request {
     double           shift;           /* sigma shift; 0 = the model's own */
     uint64_t         seed;
     const char      *solver; /* "unipc", "euler", "dpm++"; NULL = the model's own */
-    const char      *noise;  /* "genvid"; NULL = "genvid" */
+    const char      *noise;  /* NULL = "genvid"; "torch-cpu", "torch-cuda[:SMSxTHREADS]": as torch.randn of a fresh generator */
     gv_view          view;
     const gv_option *options;
     size_t           option_count;

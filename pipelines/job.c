@@ -225,14 +225,25 @@ static gv_status settle_picture(struct video_job *job, const gv_video_request *q
     return gv_image_read(&job->first, q->first_image, e);
 }
 
+/* torch's numbers come as one draw of the whole clip; a causal render has no such thing. */
+static gv_status settle_noise(struct video_job *job, const char *name, struct error *e)
+{
+    if (!gv_noise_mode(&job->noise, &job->noise_grid, name))
+        return gv_fail(e, GV_ERR_ARGUMENT,
+                       "noise is \"%.64s\"; genvid, torch-cpu, torch-cuda and torch-cuda:SMSxTHREADS (132x2048) are possible",
+                       name);
+    if (job->noise != NOISE_GENVID && job->causal.block)
+        return gv_fail(e, GV_ERR_UNSUPPORTED,
+                       "noise: a causal render draws noise block by block, and torch's is one draw of a clip");
+    return GV_OK;
+}
+
 static gv_status settle_options(const gv_video_request *q, struct error *e)
 {
     TRY(gv_options_check(q, e));
     const char *hash = gv_option_value(q, "hash");
     if (hash && strcmp(hash, "quick") && strcmp(hash, "full"))
         return gv_fail(e, GV_ERR_ARGUMENT, "option \"hash\" is \"%.64s\"; quick and full are possible", hash);
-    if (q->noise && strcmp(q->noise, "genvid"))
-        return gv_fail(e, GV_ERR_ARGUMENT, "noise is \"%s\"; genvid is possible", q->noise);
     if (q->view != GV_VIEW_FLAT)
         return gv_fail(e, GV_ERR_UNSUPPORTED, "view: this model makes flat video alone");
     return GV_OK;
@@ -262,6 +273,8 @@ gv_status gv_video_job_open(struct video_job *job, const gv_video_request *q, st
         status = in_range("guidance", job->guidance, 0, 100, e);
     if (!status)
         status = settle_solver(job, q, e);
+    if (!status)
+        status = settle_noise(job, q->noise, e);
     if (!status)
         status = settle_picture(job, q, e);
     if (!status)

@@ -399,6 +399,30 @@ static bool next_block(const struct video_state *v, struct block *b)
     return b->T > 0 && gv_run_ready(v->run);
 }
 
+/* One draw of the whole clip in torch's order, [z, T, h, w]. */
+static void torch_noise(struct video_state *v, struct tensor x)
+{
+    const struct video_job *job = v->job;
+    const int64_t           places = x.dim[0] * x.dim[1] * x.dim[2], z = x.dim[3];
+    if (dry(v->run) || !gv_run_ready(v->run))
+        return;
+    float *drawn = malloc((size_t)(2 * places * z) * sizeof *drawn), *host = drawn + places * z;
+    if (!drawn) {
+        gv_run_fail(v->run, GV_ERR_MEMORY, "no memory for the noise");
+        return;
+    }
+    if (job->noise == NOISE_TORCH_CPU)
+        gv_torch_cpu_normal(drawn, places * z, job->seed);
+    else
+        gv_torch_cuda_normal(drawn, places * z, job->seed, job->noise_grid);
+    for (int64_t c = 0; c < z; c++)
+        for (int64_t i = 0; i < places; i++)
+            host[i * z + c] = drawn[c * places + i];
+    gv_upload(v->run, x, host);
+    gv_sync(v->run);
+    free(drawn);
+}
+
 /* Latents and solver of a block at its first step, or where a written-down render left off. */
 static void begin_loop(struct video_state *v, const struct block *b)
 {
@@ -414,6 +438,8 @@ static void begin_loop(struct video_state *v, const struct block *b)
         gv_loop_state_read(r, s, job, job->state_in);
     else if (job->initial_latents)
         gv_upload(r, s->x, job->initial_latents + b->t0 * frame);
+    else if (job->noise != NOISE_GENVID)
+        torch_noise(v, s->x);
     else
         gv_noise(r, s->x, &(struct noise_key){ .seed = job->seed, .t0 = b->t0 });
 }

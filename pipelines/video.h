@@ -3,6 +3,7 @@
 #ifndef GV_PIPELINES_VIDEO_H
 #define GV_PIPELINES_VIDEO_H
 
+#include "core/rng_torch.h"
 #include "io/sink.h"
 #include "pipelines/engine.h"
 #include "pipelines/shortcuts.h"
@@ -34,6 +35,8 @@ struct video_job {
     int                   width, height, frames, steps;
     double                fps, guidance;
     uint64_t              seed;
+    enum noise_mode       noise;
+    struct torch_grid     noise_grid; /* of torch-cuda */
     struct sampler_config sampler;
     struct schedule       schedule;
     const char           *schedule_name; /* the model's or the request's */

@@ -464,6 +464,63 @@ static void causal_frames_do_not_depend_on_threads_and_begin_alike(void **state)
 
 /* ---- a real picture ---- */
 
+/* ---- noise of torch ---- */
+
+static struct reel with_noise(const struct studio *s, const char *noise, const float *latents)
+{
+    struct reel         r = { 0 };
+    struct video_job    job;
+    struct video_report report;
+    struct error        e = { 0 };
+    gv_video_request    q = request(s, &r);
+    q.noise = noise;
+    assert_int_equal(gv_video_job_open(&job, &q, &e), GV_OK);
+    assert_int_equal(gv_video_plan(&job, &report, &e), GV_OK);
+    job.initial_latents = latents;
+    gv_pipeline_video(&job, NULL, &report, &e);
+    assert_string_equal(e.text, "");
+    gv_video_job_close(&job);
+    return r;
+}
+
+/* torch draws [z, T, h, w] in the order of memory; ours are [T, h, w, z]. */
+static void torch_noise_is_one_draw_of_the_clip(void **state)
+{
+    (void)state;
+    struct studio    s = studio_open(2, NULL, 0);
+    struct video_job job;
+    struct error     e = { 0 };
+    struct reel      none = { 0 };
+    gv_video_request q = request(&s, &none);
+    assert_int_equal(gv_video_job_open(&job, &q, &e), GV_OK);
+    const int64_t z = s.model->vae->z, T = job.latent_frames, h = job.latent_height, w = job.latent_width, n = z * T * h * w;
+    gv_video_job_close(&job);
+    float *drawn = malloc((size_t)n * sizeof *drawn), *ours = malloc((size_t)n * sizeof *ours);
+    for (int k = 0; k < 2; k++) {
+        if (k)
+            gv_torch_cuda_normal(drawn, n, q.seed, (struct torch_grid){ 2, 512 });
+        else
+            gv_torch_cpu_normal(drawn, n, q.seed);
+        channels_last(ours, drawn, z, T, h, w);
+        struct reel a = with_noise(&s, k ? "torch-cuda:2x512" : "torch-cpu", NULL), b = with_noise(&s, NULL, ours);
+        assert_same(&a, &b);
+        free(a.rgb);
+        free(b.rgb);
+    }
+    free(drawn);
+    free(ours);
+    q.noise = "torch-gpu";
+    assert_int_equal(gv_video_job_open(&job, &q, &e), GV_ERR_ARGUMENT);
+    assert_non_null(strstr(e.text, "torch-cuda:SMSxTHREADS"));
+    q.noise = "torch-cpu";
+    q.options = &(gv_option){ "causal", "self-forcing" };
+    q.option_count = 1;
+    e = (struct error){ 0 };
+    assert_int_equal(gv_video_job_open(&job, &q, &e), GV_ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "block by block"));
+    studio_close(&s);
+}
+
 static void a_clip_begins_with_its_picture(void **state)
 {
     (void)state;
@@ -492,6 +549,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(previews_come_in_time_and_change_no_frame),
         cmocka_unit_test(a_prompt_that_comes_again_is_not_encoded_again),
+        cmocka_unit_test(torch_noise_is_one_draw_of_the_clip),
         cmocka_unit_test(dry_run_predicts_peak_memory),
         cmocka_unit_test(a_small_budget_streams_weights_and_changes_no_frame),
         cmocka_unit_test(what_cannot_fit_is_refused_before_it_starts),
