@@ -1,4 +1,4 @@
-"""The wall clock of a training leg: the schedule by time, saving every three minutes, stopping on its own. All trainers share it.
+"""The wall clock of a training leg: the schedule by time, saving every two minutes, stopping on its own. All trainers share it.
 
 Why by time and not by steps: device time is counted by the minute; a leg must end inside it whatever the speed turns out to be.
 """
@@ -8,7 +8,7 @@ import time
 
 import torch
 
-SAVE_EVERY = 180.0
+SAVE_EVERY = 120.0
 
 
 class Clock:
@@ -41,7 +41,7 @@ class Clock:
         return self.left() > 0
 
     def due(self):
-        """True every three minutes, once."""
+        """True every two minutes, once."""
         if time.time() - self.saved > SAVE_EVERY:
             self.saved = time.time()
             return True

@@ -1,8 +1,7 @@
 """A whole session of training in one process: VAE, probe, latent statistics, text encoder and DiT, guidance, evaluation, export.
 
 The gate rules: the DiT does not start on a VAE that fails its gate, unless --anyway says so (then the evaluation says so too). Everything shares one loaded
-world. A stage given 0 minutes is skipped and its result in --out is used. A VAE that fails its gate goes on training in the minutes the DiT would have
-had. --resume continues a stage from --out or else from the shipped weights.
+world. A stage given 0 minutes is skipped and its result in --out is used. --resume continues a stage from --out or else from the shipped weights.
 The renderer for the probe and the DiT compiles in a second process while the VAE trains.
 
     python3 drive.py --pack DIR --out DIR --resume --vae 5 --probe 2.5 --dit 13 --distil 2.5 [--tier 96] [--anyway]
@@ -12,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -36,6 +36,10 @@ def main():
     p.add_argument("--tier", type=int, default=96)
     p.add_argument("--more", default="", help="options for the DiT trainer, as one string")
     p.add_argument("--vae-more", default="")
+    p.add_argument("--probe-more", default="")
+    p.add_argument("--eval-more", default="")
+    p.add_argument("--device", default="cuda")
+    p.add_argument("--variants", type=int, default=6)
     p.add_argument("--resume", action="store_true")
     p.add_argument("--anyway", action="store_true")
     p.add_argument("--total", type=float, default=27, help="minutes for everything; the DiT gets what is left at most")
@@ -43,29 +47,25 @@ def main():
     os.makedirs(a.out, exist_ok=True)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
-    world = World(a.pack, "cuda")
-    base, have = ["--pack", a.pack, "--out", a.out], lambda f: os.path.exists(os.path.join(a.out, f))
+    cuda = a.device != "cpu"
+    world = World(a.pack, a.device, a.variants, 12 if cuda else 1, workers=None if cuda else 0)
+    base, have = ["--pack", a.pack, "--out", a.out, "--device", a.device], lambda f: os.path.exists(os.path.join(a.out, f))
     again = ["--resume"] if a.resume else []
-    subprocess.Popen([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "train_vae.py"), "--pack", a.pack, "--out", a.out, "--frames", "17", "--size", "128",
-                      "--batch", "128", "--warm"])
     left = lambda: a.total - (time.time() - begun) / 60
 
     def passed():
         with open(os.path.join(a.out, "vae.json")) as f:
             row = json.load(f)
         return row["world_psnr"] >= train_vae.GATE_WORLD and row.get("foreign_psnr", 0) >= train_vae.GATE_FOREIGN
-    minutes = a.vae
-    while minutes > 0:
-        o = train_vae.options(base + again + ["--minutes", str(minutes), "--export", os.path.join(a.out, "models")] + a.vae_more.split())
-        o.world, o.begun = world, time.time()
+    if a.vae > 0:
+        o = train_vae.options(base + again + ["--minutes", str(a.vae), "--export", os.path.join(a.out, "models")] + a.vae_more.split())
+        o.world, o.begun = world, begun
+        if a.probe > 0 and cuda:
+            threading.Timer(30 * a.vae, subprocess.Popen, [[sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "train_probe.py"), *base, "--warm"]]).start()
         train_vae.main(o)
-        again = ["--resume"]
-        minutes = 0 if passed() or a.anyway else min(4.0, left() - 1.5)    # a failed gate: the minutes meant for the DiT go to the VAE
-        minutes = minutes if minutes > 2 else 0
     torch._dynamo.reset()
-    again = ["--resume"] if a.resume else []
     if min(a.probe, left() - 0.5) > 0.5:
-        o = train_probe.options(base + again + ["--minutes", str(min(a.probe, left() - 0.5))])
+        o = train_probe.options(base + again + ["--minutes", str(min(a.probe, left() - 0.5))] + a.probe_more.split())
         o.world, o.begun = world, time.time()
         train_probe.main(o)
         torch._dynamo.reset()
@@ -83,7 +83,7 @@ def main():
     o.world, o.begun = world, time.time()
     teacher, student, vae, _ = train_dit.main(o)
     export.write(a.out, os.path.join(a.out, "models"), width=o.size, height=o.size, frames=o.frames, guidance=1.0 if a.distil > 0 else 3.0)
-    e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier)])
+    e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier), "--device", a.device] + a.eval_more.split())
     for tag, net, grid, extras in (("", student, ((8, 1.0),), True), ("_teacher", teacher, ((8, 1.0), (8, 2.0), (8, 3.0), (8, 4.5), (16, 3.0)), False)):
         try:
             print(tag, json.dumps(evaluate.run(e, net, vae, world, tag=tag, grid=grid, extras=extras)), flush=True)

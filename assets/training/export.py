@@ -26,12 +26,13 @@ def shards(tensors, folder, stem):
         groups[-1].append(k)
         size += b
     os.makedirs(folder, exist_ok=True)
-    for f in os.listdir(folder):
-        if f.startswith(stem) and (f.endswith(".safetensors") or f.endswith(".index.json")):
-            os.remove(os.path.join(folder, f))
     names = [f"{stem}.safetensors"] if len(groups) == 1 else [f"{stem}-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
-    for n, g in zip(names, groups):
-        save_file({k: tensors[k] for k in g}, os.path.join(folder, n), metadata={"format": "pt"})
+    for n, g in zip(names, groups):                # whole files only: a leg may be cut at any moment
+        save_file({k: tensors[k] for k in g}, os.path.join(folder, n + ".part"), metadata={"format": "pt"})
+        os.replace(os.path.join(folder, n + ".part"), os.path.join(folder, n))
+    for f in os.listdir(folder):                   # shards of an earlier count
+        if f.startswith(stem) and f not in names and not f.endswith("config.json"):
+            os.remove(os.path.join(folder, f))
     if len(groups) > 1:
         with open(os.path.join(folder, f"{stem}.safetensors.index.json"), "w") as f:
             json.dump({"metadata": {"total_size": sum(t.numel() * 2 for t in tensors.values())}, "weight_map": {k: n for n, g in zip(names, groups) for k in g}}, f, indent=0)

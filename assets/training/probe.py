@@ -27,13 +27,13 @@ class Unit(nn.Module):
 
 
 class Probe(nn.Module):
-    def __init__(self, w=48):
+    def __init__(self, w=32):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv3d(3, w, (1, 5, 5), (1, 2, 2), (0, 2, 2), bias=False), nn.BatchNorm3d(w), nn.ReLU())
         self.body = nn.Sequential(Unit(w, 2 * w, (1, 2, 2)), Unit(2 * w, 2 * w), Unit(2 * w, 4 * w, (1, 2, 2)), Unit(4 * w, 4 * w), Unit(4 * w, 8 * w, (1, 2, 2)), Unit(8 * w, 8 * w))
         # what is there does not care where; how it moves does: so the motion heads see a coarse grid in time and place, the others a pooled vector
-        self.squeeze = nn.Conv3d(8 * w, 48, 1)
-        self.where = nn.Linear(48 * 9 * 16, 256)
+        self.squeeze = nn.Conv3d(8 * w, 32, 1)
+        self.where = nn.Linear(32 * 9 * 16, 256)
         self.out = nn.ModuleDict({k: nn.Linear(16 * w + 256, n) for k, (_, n) in HEADS.items()})
 
     def features(self, x):

@@ -62,12 +62,11 @@ def main(a):
     torch.manual_seed(1234 + a.seed)
     cuda = a.device != "cpu"
     torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
     os.makedirs(a.out, exist_ok=True)
     clock, log = Clock(a.minutes, begun=a.begun, fall=0.6), Log(os.path.join(a.out, "probe.log"))
     world = a.world or World(a.pack, a.device, a.variants, 0, workers=None if cuda else 0)
     model = Probe().to(a.device)
-    if cuda:
-        model = model
     opt = Optimiser(model, a.lr, 0.01, ("stem", "out.", "where"), ema=0.998)
     path = os.path.join(a.out, "probe.pt")
     if a.resume and os.path.exists(path):
@@ -96,6 +95,7 @@ def main(a):
             total = 0.0
     f.close()
     save(path, {"model": model.state_dict(), "optimiser": opt.state(), "seed": a.seed})
+    save(os.path.join(a.out, "probe.half.pt"), {"model": {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}})    # small enough to travel
     clips, facts = renders(world, "probe", 10 ** 6, a.judge, a.size, a.tier, {"second": 0.0}, held=True)
     row = accuracy(model, clips, facts, cuda)
     with open(os.path.join(a.out, "probe.json"), "w") as g:
@@ -121,10 +121,23 @@ def options(argv=None):
     p.add_argument("--judge", type=int, default=512)
     p.add_argument("--workers", type=int, default=6)
     p.add_argument("--variants", type=int, default=6)
+    p.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args(argv)
     a.begun, a.world = None, None
     return a
 
 
+def warm(a):
+    """Compiles the renderer and the step into the cache on disk, and ends."""
+    torch.set_float32_matmul_precision("high")
+    world = World.from_outline(os.path.join(a.out, "world.outline"), a.device)
+    b = feed.draw(feed.teller_for(world.index, "teller", 17, a.size, a.size, a.tier), "sheet", 0, 0, a.batch, None, {})
+    facts = torch.from_numpy(b.pop("facts")).to(a.device)
+    x = spoil(world.render(b, a.size, a.size, fast=True)[0]).contiguous(memory_format=torch.channels_last_3d)
+    with torch.autocast("cuda", torch.bfloat16):
+        torch.compile(loss_of)(Probe().to(a.device), x, facts).backward()
+
+
 if __name__ == "__main__":
-    main(options())
+    a = options()
+    warm(a) if a.warm else main(a)

@@ -1,15 +1,18 @@
 """Trains the VAE on world clips and jumbles; stops on the wall clock; reports PSNR on held-out clips and on photos no trainer sees.
 
-Loss: L1 + 0.5 x L2 + 0.25 x gradient L1 at two scales + KL. The KL weight (per latent value, against per pixel value) is mild but real, so that the decoder learns to
-stand small errors in the latents: the DiT will make them. No perceptual network: the probe is a judge and must not be a teacher.
+Loss: 0.05 x the log of each clip's mean square error (which is its PSNR) + 0.5 x L1 + 0.1 x gradient L1 at two scales + KL. The KL weight (per latent value, against
+per pixel value) is mild but real, so that the decoder learns to stand small errors in the latents: the DiT will make them. No perceptual network: the probe is a
+judge and must not be a teacher.
 A share of the clips are jumbles (any sprite anywhere, mosaics, wide lenses), for sharpness and colours outside the world. Small batches: early on, the number of
-steps counts more than their size.
+steps counts more than their size. Steps alternate between two shapes: a few long clips, for what the decoder must not lose with time, and many short ones, for
+variety: a still teaches most of what a clip does.
 
 Gate: 30 dB on world clips and 26 dB on photos (mean of PSNR over photos of things, still and slowly moving; pure textures are listed apart).
 The clips must be long: trained on 9 frames, the first VAE kept 29 dB there and fell to 20 dB by frame 17 (see the model card).
-Compiling the renderer takes half a minute: a second process does it first, meanwhile clips are drawn uncompiled.
+Compiling takes a minute or two a shape: one more process for each shape does it into the cache on disk, meanwhile this one trains uncompiled. Should such a process
+fail, its shape stays uncompiled: slower, and nothing is lost.
 
-    python3 train_vae.py --pack DIR --out DIR --minutes 8 [--resume [--models DIR]] [--export DIR] [--frames 33 --size 96 --batch 8] [--device cpu]
+    python3 train_vae.py --pack DIR --out DIR --minutes 8 [--resume [--models DIR]] [--export DIR] [--frames 33 --size 96 --batch 8 --short 5x128x24] [--device cpu]
 --resume continues vae.pt of --out, or, where there is none, the weights of a model directory.
 """
 import argparse
@@ -52,7 +55,7 @@ def edges(a, b):
     return total
 
 
-def loss_of(vae, x, noise, kl=2e-4):
+def loss_of(vae, x, noise, kl=5e-4):
     """x in -1..1; noise: standard normal of the latent's shape. Returns (loss, L1, mean KL)."""
     mean, logvar = vae.encode(x)
     mean, logvar = mean.float(), logvar.float().clamp(-12, 6)
@@ -60,8 +63,9 @@ def loss_of(vae, x, noise, kl=2e-4):
     y = vae.decode(z.to(x.dtype)).float()
     x = x.float()
     l1 = (y - x).abs().mean()
+    mse = (y - x).pow(2).mean((1, 2, 3, 4))
     k = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
-    return l1 + 0.5 * (y - x).pow(2).mean() + 0.25 * edges(y, x) + kl * k, l1, k
+    return 0.05 * (mse + 1e-4).log().mean() + 0.5 * l1 + 0.1 * edges(y, x) + kl * k, l1, k
 
 
 def psnr(a, b):
@@ -118,6 +122,17 @@ def judge(vae, world, pack, device, tier=132, clips=96, size=128, frames=17):
 
 
 @torch.no_grad()
+def glance(vae, world, device, size, clips):
+    """Mean PSNR over the first clips of the judging stream, 17 frames: what judge() will say, roughly, in a second or two."""
+    t, out = feed.teller_for(world.index, "teller", 17, size, size, 132, held=True), []
+    with torch.autocast("cuda", torch.bfloat16, enabled=device != "cpu"):
+        for i in range(0, clips, 8):
+            x = world.render({k: v for k, v in feed.draw(t, "vae-eval", 0, i, min(8, clips - i), None, {}).items() if k != "facts"}, size, size)[0]
+            out.append(psnr(vae.decode(vae.encode(x)[0]).float(), x))
+    return float(torch.cat(out).mean())
+
+
+@torch.no_grad()
 def latent_stats(vae, world, device, tier, clips=2048, size=128, frames=17, batch=64):
     """Mean and standard deviation of every latent channel over world clips: two lists of 16."""
     t, n, s1, s2 = feed.teller_for(world.index, "teller", frames, size, size, tier), 0, 0.0, 0.0
@@ -156,6 +171,49 @@ def load_average(model, path, device):
     return model
 
 
+class Shape:
+    """One shape of batch: its feeds, and the step on it, uncompiled until another process has filled the cache. size: (frames, pixels, clips)."""
+
+    def __init__(self, a, size, index, seed):
+        self.frames, self.size, self.batch = size
+        self.fast, self.helper, odd = False, None, max(1, round(self.batch * a.jumble))
+        self.noise = (self.batch, configs.VAE["z_dim"], 1 + (self.frames - 1) // 4, self.size // 8, self.size // 8)
+        self.feeds = [feed.Feed(index, k, self.frames, self.size, self.size, a.tier, "vae", 2 * seed + i, n, a.workers)
+                      for i, (k, n) in enumerate((("teller", self.batch - odd), ("jumble", odd)))] if index else []
+        self.step = torch.compile(loss_of, dynamic=False)
+
+    def take(self):
+        """The next batch of stories."""
+        parts = [next(f) for f in self.feeds]
+        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k != "facts"}
+
+    def loss(self, model, world, records, device, fast):
+        """Draws the clips and returns loss_of's three numbers."""
+        x = world.render(records, self.size, self.size, fast=fast)[0]
+        if device != "cpu":
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device != "cpu"):
+            return (self.step if fast else loss_of)(model, x, torch.randn(self.noise, device=device))
+
+    def compile_elsewhere(self, a):
+        """Starts the process that compiles this shape."""
+        self.helper = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--pack", a.pack, "--out", a.out, "--frames", str(self.frames), "--size", str(self.size), "--batch",
+                                        str(self.batch), "--form", Causal.FORM, "--warm"], env={**os.environ, "PYTHONWARNINGS": "ignore"})
+
+    def ready(self):
+        """True once, when that process has succeeded."""
+        if self.helper is None or self.helper.poll() is None:
+            return False
+        self.fast, self.helper = self.helper.returncode == 0, None
+        return self.fast
+
+    def close(self):
+        for f in self.feeds:
+            f.close()
+        if self.helper:
+            self.helper.kill()
+
+
 def main(a):
     torch.manual_seed(a.seed)
     cuda = a.device != "cpu"
@@ -170,8 +228,6 @@ def main(a):
     elif a.form != "auto":
         Causal.FORM = a.form
     model = VAE(configs.VAE).to(a.device)
-    if cuda:
-        model = model
     opt = Optimiser(model, a.lr, 0.0, ("conv_in", "encoder.conv_out", "decoder.conv_out", "quant_conv"), muon=not a.adamw, ema=0.998)
     path = os.path.join(a.out, "vae.pt")
     seed = a.seed
@@ -185,64 +241,84 @@ def main(a):
         for p, q in zip(opt.average, opt.params):
             p.copy_(q.detach())
         log(at="resumed", models=a.models)
-    odd = max(1, round(a.batch * a.jumble))
-    feeds = [feed.Feed(world.index, k, a.frames, a.size, a.size, a.tier, "vae", 2 * seed + i, n, a.workers) for i, (k, n) in enumerate((("teller", a.batch - odd), ("jumble", odd)))]
-    helper = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--pack", a.pack, "--out", a.out, "--frames", str(a.frames), "--size", str(a.size), "--batch", str(a.batch),
-                               "--variants", str(a.variants), "--warm"], env={**os.environ, "PYTHONWARNINGS": "ignore"}) if cuda and not a.plain else None
-    fast = False
-
-    def batch():
-        parts = [next(f) for f in feeds]
-        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k != "facts"}
-    step = torch.compile(loss_of) if cuda and not a.plain else loss_of
-    shape = (a.batch, 16, 1 + (a.frames - 1) // 4, a.size // 8, a.size // 8)
+    sizes = [(a.frames, a.size, a.batch)] + ([tuple(map(int, a.short.split("x")))] if a.short else [])
+    shapes = [Shape(a, s, world.index, 10 * seed + i) for i, s in enumerate(sizes)]
+    if cuda and not a.plain:
+        world.outline(os.path.join(a.out, "world.outline"))
+        for s in shapes:
+            s.compile_elsewhere(a)
+    judged = VAE(configs.VAE).to(a.device).eval()
 
     def write():
+        """The checkpoint, the averaged weights in the form that ships, and a look at a few clips."""
         save(path, {"model": model.state_dict(), "optimiser": opt.state(), "seed": seed})
-    mean = torch.zeros(3, device=a.device)
-    done, t0 = 0, None
+        judged.load_state_dict({**model.state_dict(), **opt.averaged()})
+        if a.export:
+            export.shards(judged.state_dict(), os.path.join(a.export, "vae"), "diffusion_pytorch_model")
+        torch.backends.cudnn.benchmark = False
+        log(at="checkpoint", step=done, world_psnr=glance(judged, world, a.device, a.judge_size, min(16, a.judge)))
+        torch.backends.cudnn.benchmark = True
+    mean, done, clips, starved, since, spent = torch.zeros(3, device=a.device), 0, 0, 0, time.time(), 0.0
     while clock.running() and (not a.steps or done < a.steps):
-        if helper and not fast and done % 50 == 0 and helper.poll() is not None and done > 0:
-            fast = helper.returncode == 0
-            helper = helper if fast else None
-            log(at="renderer compiled" if fast else "renderer stays plain", step=done)
-        x = world.render(batch(), a.size, a.size, fast=fast)[0]
-        if cuda:
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-            loss, l1, kl = step(model, x, torch.randn(shape, device=a.device))
-        loss.backward()
+        shape = shapes[done % len(shapes)]
+        if done % 10 < len(shapes) and shape.ready():
+            t = time.time()
+            try:
+                sum(shape.loss(model, world, shape.take(), a.device, True)).backward()
+            except Exception as e:                 # compiling is a convenience
+                shape.fast = False
+                log(at="stays uncompiled", frames=shape.frames, why=repr(e)[:300])
+            for p in opt.params:
+                p.grad = None
+            log(at="compiled", frames=shape.frames, good=shape.fast, step=done, seconds=time.time() - t)
+            since, clips, spent = time.time(), 0, 0.0
+        t = time.time()
+        records = shape.take()
+        spent += time.time() - t
+        try:
+            loss, l1, kl = shape.loss(model, world, records, a.device, shape.fast)
+            loss.backward()
+            starved = 0
+        except torch.cuda.OutOfMemoryError:        # somebody else is on the device: let go and try again
+            for p in opt.params:
+                p.grad = None
+            loss = l1 = kl = records = None
+            starved += 1
+            log(at="out of memory", step=done)
+            if starved > 20:
+                raise
+            torch.cuda.empty_cache()
+            time.sleep(1)
+            continue
         if done == 0:
             clock.start()
         opt.step(clock.factor())
         mean += torch.stack([loss.detach(), l1.detach(), kl.detach()])
-        done += 1
-        if done == 20:
-            if cuda:
-                torch.cuda.synchronize()
-            t0 = time.time()
+        done, clips = done + 1, clips + shape.batch
         if done % a.every == 0:
             m = (mean / a.every).tolist()
             mean.zero_()
-            log(step=done, loss=m[0], l1=m[1], kl=m[2], clips_per_s=(done - 20) * a.batch / (time.time() - t0) if t0 and done > 20 else 0.0, left=clock.left())
+            took = time.time() - since
+            log(step=done, loss=m[0], l1=m[1], kl=m[2], ms_a_step=1000 * took * (sum(s.batch for s in shapes) / len(shapes)) / max(1, clips), waiting=spent / took, rate=clock.share(), left=clock.left())
+            since, clips, spent = time.time(), 0, 0.0
             if not math.isfinite(m[0]):
                 raise SystemExit("the loss is not finite")
         if clock.due():
             write()
+            since, clips, spent = time.time(), 0, 0.0
+    for s in shapes:
+        s.close()
     write()
-    for f in feeds:
-        f.close()
-    load_average(model, path, a.device).eval()
+    model, opt = load_average(model, path, a.device).eval(), None
     torch.backends.cudnn.benchmark = False          # new shapes ahead, each used once
-    if a.export:
-        export.shards(model.state_dict(), os.path.join(a.export, "vae"), "diffusion_pytorch_model")
-        log(at="exported", steps=done)
     row = judge(model, world, a.pack, a.device, a.tier, a.judge, a.judge_size, 17)
     row["latents_mean"], row["latents_std"] = latent_stats(model, world, a.device, a.tier, 16 * a.judge, a.judge_size)
     row.update(steps=done, minutes=round((time.time() - clock.begun) / 60, 2), passed=bool(row["world_psnr"] >= GATE_WORLD and row.get("foreign_psnr", 0) >= GATE_FOREIGN))
     with open(os.path.join(a.out, "vae.json"), "w") as f:
         json.dump(row, f, indent=1)
-    log(at="vae done", **{k: v for k, v in row.items() if not isinstance(v, (list, dict))})
+    if a.export:
+        configs.write(a.export, "random", {k: row[k] for k in ("latents_mean", "latents_std")})
+    log(at="vae done", **{k: str(v) if isinstance(v, dict) else v for k, v in row.items() if not isinstance(v, list)})
     return model, world, row
 
 
@@ -258,21 +334,22 @@ def options(argv=None):
     p.add_argument("--frames", type=int, default=33)
     p.add_argument("--size", type=int, default=96)
     p.add_argument("--batch", type=int, default=8)
-    p.add_argument("--jumble", type=float, default=0.35)
+    p.add_argument("--short", default="5x128x24", help="frames x pixels x clips of every second step; empty: none")
+    p.add_argument("--jumble", type=float, default=0.3)
     p.add_argument("--export")
     p.add_argument("--form", default="auto")
     p.add_argument("--models", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models"))
     p.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--rise", type=int, default=200, help="steps of warm-up")
-    p.add_argument("--fall", type=float, default=0.5)
+    p.add_argument("--fall", type=float, default=0.7)
     p.add_argument("--adamw", action="store_true")
     p.add_argument("--plain", action="store_true")
     p.add_argument("--steps", type=int, default=0)
     p.add_argument("--every", type=int, default=100)
     p.add_argument("--judge", type=int, default=96)
     p.add_argument("--judge-size", type=int, default=128)
-    p.add_argument("--workers", type=int, default=4)
+    p.add_argument("--workers", type=int, default=2)
     p.add_argument("--variants", type=int, default=6)
     a = p.parse_args(argv)
     a.begun, a.world = None, None
@@ -280,11 +357,14 @@ def options(argv=None):
 
 
 def warm(a):
-    """Compiles the renderer for this shape into the cache on disk, and ends. The world must have the same size, or the cache does not fit."""
-    world = World(a.pack, a.device, a.variants, 12, workers=4)
+    """Compiles the renderer and the step for one shape into the cache on disk, and ends. Everything that decides the code must be as in main()."""
+    torch.set_float32_matmul_precision("high")
+    Causal.FORM = a.form if a.form != "auto" else Causal.FORM
+    world = World.from_outline(os.path.join(a.out, "world.outline"), a.device)
     b = feed.draw(feed.teller_for(world.index, "teller", a.frames, a.size, a.size, a.tier), "sheet", 0, 0, a.batch, None, {})
     b.pop("facts")
-    world.render(b, a.size, a.size, fast=True)
+    shape = Shape(a, (a.frames, a.size, a.batch), None, 0)
+    sum(shape.loss(VAE(configs.VAE).to(a.device), world, b, a.device, True)).backward()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import colorsys
 import glob
 import math
 import os
+import pickle
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
@@ -165,6 +166,23 @@ class World:
         self.tiles = torch.from_numpy(np.stack(tiles)).reshape(-1).to(self.device)
         self.index = index
         self._fast = {}
+
+    def outline(self, path):
+        """Writes all that decides the compiled renderer, but no picture, for from_outline() in another process."""
+        save = {"index": self.index, "start": self.start, "bytes": [b.numel() for b in (self.sprites, self.rooms, self.tiles)]}
+        with open(path + ".part", "wb") as f:
+            pickle.dump(save, f)
+        os.replace(path + ".part", path)
+
+    @classmethod
+    def from_outline(cls, path, device):
+        """A world of black pictures, for compiling only. path: a file of outline(), written by this same session."""
+        self = cls.__new__(cls)
+        with open(path, "rb") as f:
+            o = pickle.load(f)
+        self.device, self.index, self.start, self._fast = torch.device(device), o["index"], o["start"], {}
+        self.sprites, self.rooms, self.tiles = (torch.zeros(n, dtype=torch.uint8, device=device) for n in o["bytes"])
+        return self
 
     def render(self, records, height, width, fast=False):
         """records: dict of arrays or tensors as story.py describes, batch first. Returns (video [B, 3, T, height, width] float32 in -1..1,
