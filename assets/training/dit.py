@@ -163,7 +163,7 @@ class DiT(nn.Module):
         """x [B, 16, F, h, w] normalised latents, noised; t [B, F] in 0..1000; text [B, 64, 192]; rope: what rope() returns.
         Returns velocity [B, 16, F, h, w] float32, or (velocity, stream after block `tap`) when tap is given."""
         B, C, Fr, h, w = x.shape
-        y = F.conv3d(x, self.patch_embedding.weight.to(x.dtype), self.patch_embedding.bias.to(x.dtype), stride=self.patch_embedding.stride).flatten(2).transpose(1, 2).float()
+        y = F.conv3d(x, self.patch_embedding.weight.to(x.dtype), self.patch_embedding.bias.to(x.dtype), stride=self.patch_embedding.stride).flatten(2).transpose(1, 2).float().contiguous()
         e, e0 = self.condition_embedder.time(t)
         c = self.condition_embedder.text(text)
         per = (h // 2) * (w // 2)

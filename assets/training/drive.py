@@ -48,6 +48,10 @@ def main():
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     cuda = a.device != "cpu"
+    helpers = None
+    if a.dit > 0 and cuda:                         # compiling takes as long as loading
+        early = train_dit.options(["--pack", a.pack, "--out", a.out, "--device", a.device, "--tier", str(a.tier)] + a.more.split())
+        helpers = [train_dit.start_warm(early, k) for k in train_dit.kinds(early)]
     world = World(a.pack, a.device, a.variants, 12 if cuda else 1, workers=None if cuda else 0)
     base, have = ["--pack", a.pack, "--out", a.out, "--device", a.device], lambda f: os.path.exists(os.path.join(a.out, f))
     again = ["--resume"] if a.resume else []
@@ -78,9 +82,9 @@ def main():
     if minutes < a.distil + 3:
         print(f"only {minutes:.1f} minutes are left: the DiT waits for the next leg", flush=True)
         return
-    o = train_dit.options(base + again + ["--minutes", str(minutes), "--distil", str(a.distil), "--tier", str(a.tier), "--vae", os.path.join(a.out, "vae.pt"),
-                                  "--stats", os.path.join(a.out, "vae.json")] + a.more.split())
-    o.world, o.begun = world, time.time()
+    o = train_dit.options(base + again + ["--minutes", str(minutes), "--distil", str(a.distil), "--tier", str(a.tier), "--export", os.path.join(a.out, "models")]
+                          + (["--vae", os.path.join(a.out, "vae.pt"), "--stats", os.path.join(a.out, "vae.json")] if have("vae.pt") else []) + a.more.split())
+    o.world, o.begun, o.helpers = world, time.time(), helpers
     teacher, student, vae, _ = train_dit.main(o)
     export.write(a.out, os.path.join(a.out, "models"), width=o.size, height=o.size, frames=o.frames, guidance=1.0 if a.distil > 0 else 3.0)
     e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier), "--device", a.device] + a.eval_more.split())

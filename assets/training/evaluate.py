@@ -129,6 +129,7 @@ def options(argv=None):
     p.add_argument("--vae")
     p.add_argument("--stats")
     p.add_argument("--tokenizer", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models/tokenizer"))
+    p.add_argument("--models", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models"))
     p.add_argument("--weights", default="student.pt")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--tier", type=int, default=96)
@@ -140,7 +141,8 @@ def options(argv=None):
     p.add_argument("--steps", type=int, default=8)
     p.add_argument("--guidance", type=float, default=1.0)
     a = p.parse_args(argv)
-    a.vae, a.stats = a.vae or os.path.join(a.run, "vae.pt"), a.stats or os.path.join(a.run, "vae.json")
+    if not a.vae and os.path.exists(os.path.join(a.run, "vae.pt")):
+        a.vae, a.stats = os.path.join(a.run, "vae.pt"), os.path.join(a.run, "vae.json")
     return a
 
 

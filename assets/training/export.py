@@ -45,12 +45,19 @@ def read(folder):
 
 
 def write(run, out, weights="student.pt", only=None, **sidecar):
-    """run: folder of a training run. sidecar: fields of genvid.json."""
-    with open(os.path.join(run, "vae.json")) as f:
-        row = json.load(f)
+    """run: folder of a training run; without a VAE of its own, that of the shipped models is taken along. sidecar: fields of genvid.json."""
+    shipped = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models/vae")
+    if os.path.exists(os.path.join(run, "vae.pt")):
+        with open(os.path.join(run, "vae.json")) as f:
+            row = json.load(f)
+        c = torch.load(os.path.join(run, "vae.pt"), map_location="cpu", weights_only=False)
+        tensors = {**c["model"], **c["optimiser"]["average"]}
+    else:
+        with open(os.path.join(shipped, "config.json")) as f:
+            row = json.load(f)
+        tensors = read(shipped)
     stats = {"latents_mean": row["latents_mean"], "latents_std": row["latents_std"]}
-    c = torch.load(os.path.join(run, "vae.pt"), map_location="cpu", weights_only=False)
-    shards({**c["model"], **c["optimiser"]["average"]}, os.path.join(out, "vae"), "diffusion_pytorch_model")
+    shards(tensors, os.path.join(out, "vae"), "diffusion_pytorch_model")
     trained = only != "vae"
     if trained:
         net = torch.load(os.path.join(run, weights), map_location="cpu")

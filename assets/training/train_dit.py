@@ -3,18 +3,26 @@
 Rectified flow: x_s = (1 - s) x0 + s eps, target eps - x0, timestep 1000 s, MSE over unknown tokens. Tasks in one batch: text to video, image to video (frame 0
 known), continuation (a few frames known); on 30 % of the steps block-causal attention with a time per block (earlier blocks clean half of the time).
 Clips are rendered, encoded and kept in a ring on the device; each step a share of it is renewed, so a clip is seen a few times with other noise and wording.
+Three kinds of batch: images (first latent frames, four times as many; the first quarter of the leg is nothing else: what things look like is most of what is to be
+learned, and a frame teaches it at a fifth of the price), clips, and now and then long, large clips of over 4,096 tokens.
 Auxiliary losses, 0.1 each: actor and scene from the tokens of block 6, all slots from the pooled text. They are true labels, not the probe's.
+
+Each kind compiles its blocks in a process of its own at the start (--warm), while this one loads the world and fills the ring uncompiled; the blocks then come from the
+cache on disk. Whatever does not compile runs as it is.
 
 Second part (--distil): the averaged model becomes a frozen teacher; the student learns v_u + w (v_c - v_u), so that one pass per step is enough.
 
-    python3 train_dit.py --pack DIR --out DIR --vae VAE.pt --stats VAE.json --minutes 12 [--distil 2.5] [--resume] [--device cpu]
+    python3 train_dit.py --pack DIR --out DIR [--vae VAE.pt --stats VAE.json] --minutes 12 [--distil 2.5] [--resume] [--device cpu]
 """
 import argparse
 import copy
 import json
 import math
 import os
+import subprocess
+import sys
 import time
+from argparse import Namespace
 
 import torch
 import torch.nn as nn
@@ -75,7 +83,8 @@ def times(B, frames, causal, shift, device):
     u = torch.rand(B, 1, device=device)
     if not causal:
         s, known = draw((B, 1)).expand(B, frames).clone(), torch.zeros(B, 1, device=device)
-        known = torch.where(u < 0.28, 1.0, torch.where(u < 0.36, torch.randint(1, frames, (B, 1), device=device).float(), known))
+        if frames > 1:
+            known = torch.where(u < 0.28, 1.0, torch.where(u < 0.36, torch.randint(1, frames, (B, 1), device=device).float(), known))
         ask = (at >= known).float()
         return s * ask, ask
     n = -(-frames // BLOCK)
@@ -102,19 +111,34 @@ class Ring:
         self.tokens = torch.zeros(a.ring, f * (s // 2) ** 2, dtype=torch.uint8, device=d)
         self.facts = torch.zeros(a.ring, 12, dtype=torch.int16, device=d)
         self.feed = feed.Feed(world.index, "teller", a.frames, a.size, a.size, a.tier, purpose, seed, a.chunk, a.workers, tokenizer=a.tokenizer)
-        self.cuda = d != "cpu"
-        self.encode = torch.compile(vae.encode) if self.cuda else vae.encode
+        self.cuda, self.fast, self.helper = d != "cpu", False, None
+        self.compiled = torch.compile(vae.encode, dynamic=False)
+
+    def compile_elsewhere(self):
+        """Starts the process that compiles the renderer and the encoder for this ring's chunks."""
+        self.world.outline(os.path.join(self.a.out, "world.outline"))
+        self.helper = start_warm(self.a, "ring")
+
+    def encoded(self, records):
+        """(normalised latents, cover) of a batch of stories."""
+        x, cover = self.world.render(records, self.a.size, self.a.size, fast=self.fast)
+        if self.cuda:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.cuda):
+            return self.vae.normalise((self.compiled if self.fast else self.vae.encode)(x)[0].float()), cover
 
     @torch.no_grad()
     def renew(self):
         """One chunk of new clips."""
+        if self.helper is not None and self.helper.poll() is not None:
+            self.fast, self.helper = self.helper.returncode == 0, None
         b = next(self.feed)
         facts, ids = torch.from_numpy(b.pop("facts")).to(self.a.device), torch.from_numpy(b.pop("ids")).to(self.a.device)
-        x, cover = self.world.render(b, self.a.size, self.a.size, fast=self.cuda)
-        if self.cuda:
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.cuda):
-            z = self.vae.normalise(self.encode(x)[0].float())
+        try:
+            z, cover = self.encoded(b)
+        except torch.cuda.OutOfMemoryError:        # somebody else is on the device; the ring keeps what it has
+            torch.cuda.empty_cache()
+            return
         n = len(facts)
         c = F.avg_pool3d(cover, (1, 16, 16))                                             # [n, 2, T, h/2, w/2]
         c = torch.cat([c[:, :, :1], c[:, :, 1:].unflatten(2, (-1, 4)).mean(3)], 2).flatten(2)
@@ -126,15 +150,21 @@ class Ring:
         self.full |= self.at + n >= self.n
         self.at = (self.at + n) % self.n
 
-    def draw(self, n):
-        """n random clips: (latents float32, ids int64, tokens, facts)."""
+    def draw(self, n, frames=None):
+        """n random clips, or their first frames: (latents float32, ids int64, tokens, facts)."""
         i = torch.randint(self.n if self.full else self.at, (n,), device=self.z.device)
         w = torch.randint(feed.WORDINGS, (n,), device=self.z.device)
-        return self.z[i].float(), self.ids[i, w].long(), self.tokens[i], self.facts[i]
+        f = frames or self.z.shape[2]
+        return self.z[i, :, :f].float(), self.ids[i, w].long(), self.tokens[i, :f * self.z.shape[3] * self.z.shape[4] // 4], self.facts[i]
 
 
 def load_vae(a):
-    """The frozen VAE with its measured latent statistics."""
+    """The frozen VAE with its measured latent statistics: a.vae and a.stats of a run, or else the one in the model directory."""
+    if not a.vae:
+        with open(os.path.join(a.models, "vae/config.json")) as f:
+            vae = VAE(json.load(f)).to(a.device)
+        vae.load_state_dict({**vae.state_dict(), **{k: v.float() for k, v in export.read(os.path.join(a.models, "vae")).items()}})
+        return vae.eval().requires_grad_(False)
     with open(a.stats) as f:
         row = json.load(f)
     vae = VAE({**configs.VAE, "latents_mean": row["latents_mean"], "latents_std": row["latents_std"]}).to(a.device)
@@ -149,17 +179,87 @@ def averaged(net, opt):
     return out.eval().requires_grad_(False)
 
 
+def kinds(a):
+    """The kinds of batch: name -> (latent frames, latent side, clips, causal)."""
+    f, s = 1 + (a.frames - 1) // 4, a.size // 8
+    out = {"image": (1, s, 4 * a.batch, False), "clip": (f, s, a.batch, False), "causal": (f, s, a.batch, True)}
+    if a.long:
+        n, size, batch = map(int, a.long.split("x"))
+        out["long"] = (1 + (n - 1) // 4, size // 8, batch, False)
+    return out
+
+
+def stride(net, kind, a, x0, ids, tokens, facts):
+    """Loss of one batch of a kind: the three numbers of loss_of. Noise levels, dropped captions and tasks are drawn here."""
+    f, side, n, causal = kind
+    s, ask = times(n, f, causal, a.shift if f < 9 else a.shift + 1, a.device)
+    said = torch.rand(n, device=a.device) > 0.1
+    ids = torch.where(said[:, None], ids, blanks(ids))
+    with torch.autocast("cuda", torch.bfloat16, enabled=a.device != "cpu"):
+        return loss_of(net, x0, torch.randn_like(x0), s, ask, ids, tokens, facts, said.float(), net.dit.rope(f, side // 2, side // 2, a.device), causal)
+
+
+def total_loss(three):
+    return three[0] + 0.1 * three[1] + 0.1 * three[2]
+
+
+def blanks(ids):
+    """The end mark alone: what the tokenizer makes of ""."""
+    blank = torch.zeros_like(ids)
+    blank[:, 0] = 1
+    return blank
+
+
+def compile_blocks(net):
+    """One block of each sort is compiled and serves all: seconds, where the whole network took 84 for each kind on an H200."""
+    for b in [*net.dit.blocks, *net.text.encoder.block]:
+        b.compile(dynamic=False)
+
+
+def uncompile(net):
+    for b in [*net.dit.blocks, *net.text.encoder.block]:
+        b._compiled_call_impl = None
+
+
+def start_warm(a, what):
+    """A process that compiles for one kind of batch, or for the ring, into the cache on disk. Everything that decides the code is handed on."""
+    keep = [v for k in ("pack", "out", "device", "frames", "size", "layers", "batch", "chunk", "tier", "models", "long") for v in ("--" + k, str(getattr(a, k)))]
+    return subprocess.Popen([sys.executable, os.path.abspath(__file__), *keep, "--warm", what], env={**os.environ, "PYTHONWARNINGS": "ignore"})
+
+
+def warm(a):
+    """What start_warm() starts. Random data of the right shapes; its losses mean nothing."""
+    torch.set_float32_matmul_precision("high")
+    if a.warm == "ring":
+        world = World.from_outline(os.path.join(a.out, "world.outline"), a.device)
+        vae = VAE(configs.VAE).to(a.device).eval().requires_grad_(False)
+        ring = Ring(world, vae, Namespace(**{**vars(a), "ring": a.chunk, "workers": 1}))
+        ring.fast = True
+        ring.renew()
+        ring.feed.close()
+        return
+    torch._dynamo.config.recompile_limit = 32
+    net, d = Net({**configs.TRANSFORMER, "num_layers": TAP + 1}).to(a.device), a.device
+    compile_blocks(net)
+    kind = kinds(a)[a.warm]
+    f, s, n, _ = kind
+    x0, ids = torch.randn(n, 16, f, s, s, device=d), torch.randint(1, 2000, (n, LENGTH), device=d)
+    total_loss(stride(net, kind, a, x0, ids, torch.zeros(n, f * s * s // 4, dtype=torch.uint8, device=d), torch.zeros(n, 12, dtype=torch.int16, device=d))).backward()
+
+
 def main(a):
     torch.manual_seed(77 + a.seed)
     cuda = a.device != "cpu"
     torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
+    torch._dynamo.config.recompile_limit = 32
     os.makedirs(a.out, exist_ok=True)
-    clock, log = Clock(a.minutes - a.distil, begun=a.begun, fall=0.3, floor=0.05), Log(os.path.join(a.out, "dit.log"))
+    clock, log = Clock(a.minutes - a.distil, begun=a.begun, fall=0.35, floor=0.03), Log(os.path.join(a.out, "dit.log"))
+    forms = kinds(a)
+    helpers = a.helpers or ([start_warm(a, k) for k in forms] if cuda and not a.plain else [])
     world = a.world or World(a.pack, a.device, a.variants, 0, workers=None if cuda else 0)
     vae = a.frozen or load_vae(a)
     net = Net({**configs.TRANSFORMER, "num_layers": a.layers}).to(a.device)
-    opt = Optimiser(net, a.lr, 0.01, ("shared", "bias", "table", "proj_out", "patch_", "heads.", "time_embedder"), ema=0.9995)
+    opt = Optimiser(net, a.lr, 0.01, ("shared", "bias", "table", "proj_out", "patch_", "heads.", "time_embedder"), ema=a.ema)
     for g in opt.adam.param_groups:
         g["weight_decay"] = 0.0
     path, seed = os.path.join(a.out, "dit.pt"), a.seed
@@ -168,62 +268,89 @@ def main(a):
         net.load_state_dict(c["net"])
         opt.load(c["optimiser"])
         seed = c["seed"] + 1
-    elif a.resume and os.path.isdir(os.path.join(a.models, "transformer")):
+    elif a.resume and any(f.endswith(".safetensors") for f in os.listdir(os.path.join(a.models, "transformer"))):
         for part, folder in ((net.dit, "transformer"), (net.text, "text_encoder")):
             part.load_state_dict({**part.state_dict(), **{k: v.float() for k, v in export.read(os.path.join(a.models, folder)).items()}})
         for p, q in zip(opt.average, opt.params):
             p.copy_(q.detach())
         log(at="resumed", models=a.models)
-    ring = Ring(world, vae, a, "train", seed)
-    t0 = time.time()
+    rings, t0 = {"clip": Ring(world, vae, a, "train", 2 * seed)}, time.time()
+    if cuda and not a.plain:
+        rings["clip"].compile_elsewhere()
+    if "long" in forms:
+        n, size, _ = map(int, a.long.split("x"))
+        rings["long"] = Ring(world, vae, Namespace(**{**vars(a), "frames": n, "size": size, "ring": a.long_ring, "chunk": 2, "workers": 2}), "train", 2 * seed + 1)
+    ring = rings["clip"]
     while ring.at < min(a.fill, a.ring - a.chunk):
         ring.renew()
-    if cuda:
-        torch.cuda.synchronize()
-    log(at="ring filled", clips=ring.at, seconds=time.time() - t0)
-    frames, side = ring.z.shape[2], ring.z.shape[3]
-    rope = net.dit.rope(frames, side // 2, side // 2, a.device)
-    step = loss_of
-    if cuda:
+        if time.time() - t0 > a.patience:          # begin with what there is
+            break
+    log(at="ring filled", clips=ring.at, seconds=time.time() - t0, compiled=ring.fast)
+    for h in helpers:                              # at worst a few seconds more than the ring took
+        try:
+            h.wait(timeout=max(1.0, a.patience - (time.time() - t0)))
+        except subprocess.TimeoutExpired:
+            pass
+    log(at="blocks compiled elsewhere", codes=str([h.poll() for h in helpers]), seconds=time.time() - t0)
+    if cuda and not a.plain:
         compile_blocks(net)
-    gen = torch.Generator().manual_seed(seed)
+    gen, picker = torch.Generator().manual_seed(seed), {"image": ring, "clip": ring, "causal": ring, "long": rings.get("long")}
 
     def write():
         save(path, {"net": net.state_dict(), "optimiser": opt.state(), "seed": seed})
-
-    def batch(n):
-        x0, ids, tokens, facts = ring.draw(n)
-        said = (torch.rand(n, device=a.device) > 0.1)
-        blank = torch.zeros_like(ids)
-        blank[:, 0] = 1                               # the end mark alone: what the tokenizer makes of ""
-        return x0, torch.where(said[:, None], ids, blank), tokens, facts, said.float(), blank
-    total, done, t0, owed = torch.zeros(3, device=a.device), 0, None, 0.0
+        if a.export:
+            shadow = averaged(net, opt)
+            export.shards(shadow.dit.state_dict(), os.path.join(a.export, "transformer"), "diffusion_pytorch_model")
+            export.shards(shadow.text.state_dict(), os.path.join(a.export, "text_encoder"), "model")
+    total, count, done, owed, starved, seen = {}, {}, 0, 0.0, 0, 0
+    last = time.time()
     while clock.running() and (not a.steps or done < a.steps):
-        x0, ids, tokens, facts, said, _ = batch(a.batch)
-        causal = bool(torch.rand((), generator=gen) < a.causal)
-        s, ask = times(a.batch, frames, causal, a.shift, a.device)
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-            flow, token, slot = step(net, x0, torch.randn_like(x0), s, ask, ids, tokens, facts, said, rope, causal)
-        (flow + 0.1 * token + 0.1 * slot).backward()
+        u, share = float(torch.rand((), generator=gen)), clock.share()
+        name = "image" if share < a.images or u < a.images_later else "causal" if float(torch.rand((), generator=gen)) < a.causal else "clip"
+        if share >= a.images and "long" in forms and done % a.long_every == a.long_every - 1:
+            name = "long"
+            if rings["long"].at < 16 and not rings["long"].full or done % (4 * a.long_every) == a.long_every - 1:
+                for _ in range(8 if rings["long"].at < 16 and not rings["long"].full else 2):
+                    rings["long"].renew()
+        kind = forms[name]
+        first = name not in count
+        t = time.time()
+        try:
+            three = stride(net, kind, a, *picker[name].draw(kind[2], kind[0]))
+            total_loss(three).backward()
+            starved = 0
+        except Exception as e:
+            for p in opt.params:
+                p.grad = None
+            starved, three = starved + 1, None
+            log(at="a step failed", kind=name, why=repr(e)[:300])
+            if starved > 8 or not cuda:
+                raise
+            if not isinstance(e, torch.cuda.OutOfMemoryError):
+                uncompile(net)                     # slower, but it goes on
+            torch.cuda.empty_cache()
+            time.sleep(1)
+            continue
         if done == 3:
             clock.start()
         opt.step(clock.factor())
-        total += torch.stack([flow.detach(), token.detach(), slot.detach()])
-        done += 1
+        if first:
+            if cuda:
+                torch.cuda.synchronize()
+            log(at="first step", kind=name, seconds=time.time() - t)
+        total[name] = total.get(name, 0) + torch.stack([v.detach() for v in three])
+        count[name] = count.get(name, 0) + 1
+        done, seen = done + 1, seen + kind[2]
         owed += a.batch * a.renew / a.chunk
         while owed >= 1:
             ring.renew()
             owed -= 1
-        if done == 20:
-            if cuda:
-                torch.cuda.synchronize()
-            t0 = time.time()
         if done % a.every == 0:
-            m = (total / a.every).tolist()
-            total.zero_()
-            log(step=done, flow=m[0], token=m[1], slot=m[2], samples_per_s=(done - 20) * a.batch / (time.time() - t0) if t0 and done > 20 else 0.0, left=clock.left())
-            if not math.isfinite(m[0]):
+            row = {k: [round(float(v) / count[k], 4) for v in total[k]] + [count[k]] for k in total if count[k]}
+            log(step=done, **{k: str(v) for k, v in row.items()}, samples_per_s=seen / (time.time() - last), fast_ring=ring.fast, rate=clock.share(), left=clock.left())
+            if not all(math.isfinite(v) for r in row.values() for v in r):
                 raise SystemExit("the loss is not finite")
+            total, count, seen, last = {}, {k: 0 for k in count}, 0, time.time()
         if clock.due():
             write()
     write()
@@ -232,16 +359,13 @@ def main(a):
     log(at="first part done", steps=done)
     student = teacher
     if a.distil > 0:
-        student = distil(a, teacher, ring, rope, frames, batch, clock, log)
+        student = distil(a, teacher, ring, forms, clock, log)
     save(os.path.join(a.out, "student.pt"), student.state_dict())
-    ring.feed.close()
-    return copy.deepcopy(teacher), copy.deepcopy(student), vae, world        # a copy forgets that it was compiled
-
-
-def compile_blocks(net):
-    """Compiles one block of each kind and reuses it: seconds, where the whole network took 84 for each variant on an H200."""
-    for b in [*net.dit.blocks, *net.text.encoder.block]:
-        b.compile(dynamic=False)
+    for r in rings.values():
+        r.feed.close()
+    teacher, student = copy.deepcopy(teacher), copy.deepcopy(student)
+    uncompile(teacher), uncompile(student)
+    return teacher, student, vae, world
 
 
 def guided(teacher, student, x0, eps, s, ask, ids, blank, rope, causal, w):
@@ -249,33 +373,41 @@ def guided(teacher, student, x0, eps, s, ask, ids, blank, rope, causal, w):
     k = s[:, None, :, None, None]
     x = (1 - k) * x0 + k * eps
     with torch.no_grad():
-        vc, vu = teacher.dit(torch.cat([x, x]), torch.cat([s, s]) * 1000, torch.cat([teacher.text(ids), teacher.text(blank)]), rope, causal).chunk(2)
+        vc, vu = (teacher.dit(x, s * 1000, teacher.text(i), rope, causal) for i in (ids, blank))    # one shape, one compiled form
         target = vu + w * (vc - vu)
     v = student.dit(x, s * 1000, student.text(ids), rope, causal)
     return ((v - target).pow(2).mean((1, 3, 4)) * ask).sum() / ask.sum()
 
 
-def distil(a, teacher, ring, rope, frames, batch, clock, log):
+def distil(a, teacher, ring, forms, clock, log):
     """Guidance into the weights, for a.distil minutes. Captions are always said; unknown frames are what the student will meet."""
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     student.heads.requires_grad_(False)
-    opt = Optimiser(student, a.lr * 0.4, 0.0, ("shared", "bias", "table", "proj_out", "patch_", "time_embedder"), ema=0.995)
+    opt = Optimiser(student, a.lr * 0.4, 0.0, ("shared", "bias", "table", "proj_out", "patch_", "time_embedder"), ema=0.99)
     cuda = a.device != "cpu"
-    step = guided
-    if cuda:
+    if cuda and not a.plain:
         compile_blocks(teacher)
         compile_blocks(student)
-    more = Clock(a.minutes, begun=clock.begun, warm=50, fall=0.7)
-    total, done, n, gen = torch.zeros((), device=a.device), 0, max(1, a.batch // 2), torch.Generator().manual_seed(5)
+    more = Clock(a.minutes, begun=clock.begun, warm=50, fall=0.8)
+    total, done, failed, gen = torch.zeros((), device=a.device), 0, 0, torch.Generator().manual_seed(5)
     while more.running() and (not a.steps or done < a.steps):
+        f, side, n, causal = forms["causal" if float(torch.rand((), generator=gen)) < a.causal else "clip"]
         x0, ids, tokens, facts = ring.draw(n)
-        blank = torch.zeros_like(ids)
-        blank[:, 0] = 1
-        causal = bool(torch.rand((), generator=gen) < a.causal)
-        s, ask = times(n, frames, causal, a.shift + 0.5, a.device)
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-            loss = step(teacher, student, x0, torch.randn_like(x0), s, ask, ids, blank, rope, causal, a.guidance)
-        loss.backward()
+        s, ask = times(n, f, causal, a.shift + 0.5, a.device)
+        try:
+            with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+                loss = guided(teacher, student, x0, torch.randn_like(x0), s, ask, ids, blanks(ids), student.dit.rope(f, side // 2, side // 2, a.device), causal, a.guidance)
+            loss.backward()
+        except Exception as e:
+            failed += 1
+            log(at="a step of distillation failed", why=repr(e)[:300])
+            if failed > 5 or not cuda:
+                raise
+            for p in opt.params:
+                p.grad = None
+            uncompile(teacher), uncompile(student)
+            torch.cuda.empty_cache()
+            continue
         if done == 3:
             more.start()
         opt.step(more.factor())
@@ -283,6 +415,7 @@ def distil(a, teacher, ring, rope, frames, batch, clock, log):
         if done % a.every == 0:
             log(at="distil", step=done, loss=float(total) / a.every, left=more.left())
             total.zero_()
+    log(at="distilled", steps=done)
     return averaged(student, opt)
 
 
@@ -304,11 +437,21 @@ def options(argv=None):
     p.add_argument("--frames", type=int, default=17)
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--layers", type=int, default=12)
-    p.add_argument("--batch", type=int, default=768)
+    p.add_argument("--batch", type=int, default=512)
     p.add_argument("--ring", type=int, default=65536)
-    p.add_argument("--fill", type=int, default=12288)
+    p.add_argument("--fill", type=int, default=8192)
+    p.add_argument("--patience", type=float, default=60, help="seconds to wait for a full ring and for compiled blocks")
+    p.add_argument("--images", type=float, default=0.25, help="first share of the leg that is images only")
+    p.add_argument("--images-later", type=float, default=0.12, help="share of the later steps that are images")
+    p.add_argument("--long", default="65x256x48", help="frames x pixels x clips of the long kind; empty: none")
+    p.add_argument("--long-every", type=int, default=24)
+    p.add_argument("--long-ring", type=int, default=256)
+    p.add_argument("--export")
+    p.add_argument("--plain", action="store_true", help="compile nothing")
+    p.add_argument("--warm", help=argparse.SUPPRESS)
+    p.add_argument("--ema", type=float, default=0.998)
     p.add_argument("--chunk", type=int, default=128)
-    p.add_argument("--renew", type=float, default=0.25)
+    p.add_argument("--renew", type=float, default=0.1)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--shift", type=float, default=2.0)
     p.add_argument("--causal", type=float, default=0.3)
@@ -317,9 +460,10 @@ def options(argv=None):
     p.add_argument("--workers", type=int, default=8)
     p.add_argument("--variants", type=int, default=6)
     a = p.parse_args(argv)
-    a.begun, a.world, a.frozen = None, None, None
+    a.begun, a.world, a.frozen, a.helpers = None, None, None, None
     return a
 
 
 if __name__ == "__main__":
-    main(options())
+    a = options()
+    warm(a) if a.warm else main(a)
