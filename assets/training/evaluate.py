@@ -83,10 +83,11 @@ def run(a, net=None, vae=None, world=None, probe=None, tag="", grid=((8, 1.0),),
         net = Net({**configs.TRANSFORMER, "num_layers": a.layers}).to(a.device)
         net.load_state_dict(torch.load(os.path.join(a.run, a.weights), map_location=a.device))
         net.eval()
-    if probe is None:
-        probe = Probe().to(a.device)
-        probe.load_state_dict(torch.load(os.path.join(a.run, "probe.pt"), map_location=a.device, weights_only=False)["model"])
-    out = {"clips": a.clips, "tier": a.tier, "size": [a.size, a.size, a.frames], "seed": 1}
+    for f in ("probe.pt", "probe.half.pt"):        # the second is what travels
+        if probe is None and os.path.exists(os.path.join(a.run, f)):
+            probe = Probe().to(a.device)
+            probe.load_state_dict(torch.load(os.path.join(a.run, f), map_location=a.device, weights_only=False)["model"])
+    out = {"clips": a.clips, "tier": a.tier, "judged": probe is not None, "size": [a.size, a.size, a.frames], "seed": 1}
     for steps, guidance in grid:
         out[f"steps {steps} guidance {guidance}"], clips, facts = measure(net, vae, probe, world, a, steps, guidance)
     if extras:

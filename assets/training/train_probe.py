@@ -35,7 +35,9 @@ def loss_of(model, x, facts):
 
 @torch.no_grad()
 def accuracy(model, clips, facts, cuda=True):
-    """Fraction right per head. clips [N, 3, 17, 128, 128]; facts [N, 12]. Colour counts only recoloured actors."""
+    """Fraction right per head. clips [N, 3, 17, 128, 128]; facts [N, 12]. Colour counts only recoloured actors. model None: no judge, all not a number."""
+    if model is None:
+        return {k: float("nan") for k in HEADS}
     model.eval()
     with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
         outs = [model(c) for c in clips.split(64)]
