@@ -54,7 +54,7 @@ def write(folder, weights="random", vae=None, **sidecar):
     put(folder, "vae/config.json", {**VAE, **(vae or {})})
     put(folder, "text_encoder/config.json", TEXT)
     put(folder, "scheduler/scheduler_config.json", SCHEDULER)
-    put(folder, "genvid.json", {**SIDECAR, **sidecar, "words": words.vocabulary(), "weights": weights})
+    put(folder, "genvid.json", {**SIDECAR, **sidecar, "words": words.vocabulary(), "small_words": words.small_words(), "synonyms": words.synonyms(), "weights": weights})
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def main():
     p.add_argument("--vae-more", default="")
     p.add_argument("--probe-more", default="")
     p.add_argument("--eval-more", default="")
+    p.add_argument("--judging", type=float, default=1.5, help="minutes kept for the evaluation")
     p.add_argument("--device", default="cuda")
     p.add_argument("--variants", type=int, default=6)
     p.add_argument("--resume", action="store_true")
@@ -49,9 +50,9 @@ def main():
     torch.set_float32_matmul_precision("high")
     cuda = a.device != "cpu"
     helpers = None
-    if a.dit > 0 and cuda:                         # compiling takes as long as loading
+    if a.dit > 0 and cuda and "--plain" not in a.more:                       # compiling takes as long as loading
         early = train_dit.options(["--pack", a.pack, "--out", a.out, "--device", a.device, "--tier", str(a.tier)] + a.more.split())
-        helpers = [train_dit.start_warm(early, k) for k in train_dit.kinds(early)]
+        helpers = {k: train_dit.start_warm(early, k) for k in [*train_dit.kinds(early), *(["ring"] if os.path.exists(os.path.join(a.out, "world.outline")) else [])]}
     world = World(a.pack, a.device, a.variants, 12 if cuda else 1, workers=None if cuda else 0)
     base, have = ["--pack", a.pack, "--out", a.out, "--device", a.device], lambda f: os.path.exists(os.path.join(a.out, f))
     again = ["--resume"] if a.resume else []
@@ -78,7 +79,7 @@ def main():
     print("gate of the VAE:", "passed" if passed() else "failed", flush=True)
     if a.dit <= 0 or not (passed() or a.anyway):
         return
-    minutes = min(a.dit, left() - 2)
+    minutes = min(a.dit, left() - a.judging)
     if minutes < a.distil + 3:
         print(f"only {minutes:.1f} minutes are left: the DiT waits for the next leg", flush=True)
         return
@@ -88,6 +89,7 @@ def main():
     teacher, student, vae, _ = train_dit.main(o)
     export.write(a.out, os.path.join(a.out, "models"), width=o.size, height=o.size, frames=o.frames, guidance=1.0 if a.distil > 0 else 3.0)
     e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier), "--device", a.device] + a.eval_more.split())
+    torch.backends.cudnn.benchmark = False          # new shapes ahead, each used a few times
     for tag, net, grid, extras in (("", student, ((8, 1.0),), True), ("_teacher", teacher, ((8, 1.0), (8, 3.0)), False)):
         try:
             print(tag, json.dumps(evaluate.run(e, net, vae, world, tag=tag, grid=grid, extras=extras)), flush=True)

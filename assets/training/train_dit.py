@@ -114,10 +114,11 @@ class Ring:
         self.cuda, self.fast, self.helper = d != "cpu", False, None
         self.compiled = torch.compile(vae.encode, dynamic=False)
 
-    def compile_elsewhere(self):
-        """Starts the process that compiles the renderer and the encoder for this ring's chunks."""
-        self.world.outline(os.path.join(self.a.out, "world.outline"))
-        self.helper = start_warm(self.a, "ring")
+    def compile_elsewhere(self, started=None):
+        """Has the renderer and the encoder for this ring's chunks compiled by another process, unless one was started before."""
+        if not started:
+            self.world.outline(os.path.join(self.a.out, "world.outline"))
+        self.helper = started or start_warm(self.a, "ring")
 
     def encoded(self, records):
         """(normalised latents, cover) of a batch of stories."""
@@ -136,7 +137,11 @@ class Ring:
         facts, ids = torch.from_numpy(b.pop("facts")).to(self.a.device), torch.from_numpy(b.pop("ids")).to(self.a.device)
         try:
             z, cover = self.encoded(b)
-        except torch.cuda.OutOfMemoryError:        # somebody else is on the device; the ring keeps what it has
+        except Exception as e:                     # out of memory, because somebody else is on the device, or not compilable: the ring keeps what it has
+            if not self.fast and not isinstance(e, torch.cuda.OutOfMemoryError):
+                raise
+            print("ring:", repr(e)[:300], flush=True)
+            self.fast = False
             torch.cuda.empty_cache()
             return
         n = len(facts)
@@ -253,9 +258,10 @@ def main(a):
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.recompile_limit = 32
     os.makedirs(a.out, exist_ok=True)
-    clock, log = Clock(a.minutes - a.distil, begun=a.begun, fall=0.35, floor=0.03), Log(os.path.join(a.out, "dit.log"))
+    clock, log = Clock(a.minutes - a.distil, warm=100, begun=a.begun, fall=0.4, floor=0.03), Log(os.path.join(a.out, "dit.log"))
     forms = kinds(a)
-    helpers = a.helpers or ([start_warm(a, k) for k in forms] if cuda and not a.plain else [])
+    helpers = a.helpers or ({k: start_warm(a, k) for k in forms} if cuda and not a.plain else {})
+    of_ring = helpers.pop("ring", None)
     world = a.world or World(a.pack, a.device, a.variants, 0, workers=None if cuda else 0)
     vae = a.frozen or load_vae(a)
     net = Net({**configs.TRANSFORMER, "num_layers": a.layers}).to(a.device)
@@ -276,7 +282,7 @@ def main(a):
         log(at="resumed", models=a.models)
     rings, t0 = {"clip": Ring(world, vae, a, "train", 2 * seed)}, time.time()
     if cuda and not a.plain:
-        rings["clip"].compile_elsewhere()
+        rings["clip"].compile_elsewhere(of_ring)
     if "long" in forms:
         n, size, _ = map(int, a.long.split("x"))
         rings["long"] = Ring(world, vae, Namespace(**{**vars(a), "frames": n, "size": size, "ring": a.long_ring, "chunk": 2, "workers": 2}), "train", 2 * seed + 1)
@@ -286,12 +292,13 @@ def main(a):
         if time.time() - t0 > a.patience:          # begin with what there is
             break
     log(at="ring filled", clips=ring.at, seconds=time.time() - t0, compiled=ring.fast)
-    for h in helpers:                              # at worst a few seconds more than the ring took
+    first = helpers.get("image" if a.images > 0 else "clip")
+    if first:                                      # the others are needed later
         try:
-            h.wait(timeout=max(1.0, a.patience - (time.time() - t0)))
+            first.wait(timeout=max(1.0, a.patience - (time.time() - t0)))
         except subprocess.TimeoutExpired:
             pass
-    log(at="blocks compiled elsewhere", codes=str([h.poll() for h in helpers]), seconds=time.time() - t0)
+    log(at="blocks compiled elsewhere", codes=str({k: h.poll() for k, h in helpers.items()}), seconds=time.time() - t0)
     if cuda and not a.plain:
         compile_blocks(net)
     gen, picker = torch.Generator().manual_seed(seed), {"image": ring, "clip": ring, "causal": ring, "long": rings.get("long")}
@@ -309,8 +316,9 @@ def main(a):
         name = "image" if share < a.images or u < a.images_later else "causal" if float(torch.rand((), generator=gen)) < a.causal else "clip"
         if share >= a.images and "long" in forms and done % a.long_every == a.long_every - 1:
             name = "long"
-            if rings["long"].at < 16 and not rings["long"].full or done % (4 * a.long_every) == a.long_every - 1:
-                for _ in range(8 if rings["long"].at < 16 and not rings["long"].full else 2):
+            few = rings["long"].at < 16 and not rings["long"].full
+            if few or done % (2 * a.long_every) == a.long_every - 1:
+                for _ in range(8 if few else 1):
                     rings["long"].renew()
         kind = forms[name]
         first = name not in count
@@ -341,8 +349,8 @@ def main(a):
         total[name] = total.get(name, 0) + torch.stack([v.detach() for v in three])
         count[name] = count.get(name, 0) + 1
         done, seen = done + 1, seen + kind[2]
-        owed += a.batch * a.renew / a.chunk
-        while owed >= 1:
+        owed += kind[2] * a.renew * (1.0 if ring.fast or not cuda or a.plain else 0.2) / a.chunk     # uncompiled, a clip costs more than its steps
+        while owed >= 1 and name != "long":
             ring.renew()
             owed -= 1
         if done % a.every == 0:
@@ -437,26 +445,26 @@ def options(argv=None):
     p.add_argument("--frames", type=int, default=17)
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--layers", type=int, default=12)
-    p.add_argument("--batch", type=int, default=512)
+    p.add_argument("--batch", type=int, default=384)
     p.add_argument("--ring", type=int, default=65536)
     p.add_argument("--fill", type=int, default=8192)
-    p.add_argument("--patience", type=float, default=60, help="seconds to wait for a full ring and for compiled blocks")
+    p.add_argument("--patience", type=float, default=75, help="seconds to wait for a full ring and for compiled blocks")
     p.add_argument("--images", type=float, default=0.25, help="first share of the leg that is images only")
     p.add_argument("--images-later", type=float, default=0.12, help="share of the later steps that are images")
     p.add_argument("--long", default="65x256x48", help="frames x pixels x clips of the long kind; empty: none")
-    p.add_argument("--long-every", type=int, default=24)
+    p.add_argument("--long-every", type=int, default=32)
     p.add_argument("--long-ring", type=int, default=256)
     p.add_argument("--export")
     p.add_argument("--plain", action="store_true", help="compile nothing")
     p.add_argument("--warm", help=argparse.SUPPRESS)
     p.add_argument("--ema", type=float, default=0.998)
-    p.add_argument("--chunk", type=int, default=128)
-    p.add_argument("--renew", type=float, default=0.1)
-    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--chunk", type=int, default=64)
+    p.add_argument("--renew", type=float, default=0.18)
+    p.add_argument("--lr", type=float, default=2.5e-3)
     p.add_argument("--shift", type=float, default=2.0)
     p.add_argument("--causal", type=float, default=0.3)
     p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--every", type=int, default=100)
+    p.add_argument("--every", type=int, default=50)
     p.add_argument("--workers", type=int, default=8)
     p.add_argument("--variants", type=int, default=6)
     a = p.parse_args(argv)

@@ -279,3 +279,123 @@ def function_words():
     """Words the captions use besides the content words; the tokenizer keeps them whole too."""
     said = list(ADJECTIVES) + list(FILLERS) + list(OPENERS) + ["a an the in on at of by to from and with is it are does not us into as next beside while there two one slowly fast quickly"]
     return sorted({w for s in said for w in s.split()})
+
+
+_SYNONYMS = """
+dog|pup,doggie,terrier,retriever,labrador,dachshund,beagle,husky,spaniel,bulldog,collie,canine,mutt,hund
+cat|feline,kittens,tomcat,siamese
+horse|foal,colt,steed,mustang
+cow|calf,ox,buffalo,bison
+pig|swine,boar
+sheep|ram,ewe
+mouse|rodent,hamster,gerbil
+monkey|chimp,chimpanzee,baboon,gorilla,macaque
+rabbit|bunnies
+duck|drake,goose
+rooster|cockerel
+chicken|hen,poultry
+bird|sparrow,robin,finch,songbird,canary,pigeon,dove,seagull,gull,crow,raven
+eagle|vulture,condor,buzzard
+parrot|cockatoo,budgie
+turtle|terrapin
+crocodile|caiman
+snake|serpent,python,cobra,viper,adder
+lizard|gecko,iguana,chameleon
+frog|bullfrog
+fish|goldfish,carp,tuna,cod,herring,perch
+shark|hammerhead
+dolphin|porpoise
+whale|orca
+octopus|squid
+spider|tarantula
+butterfly|moth
+bee|wasp,bumblebee,hornet
+dragon|wyvern,drake
+t-rex|dino,raptor,velociraptor
+unicorn|pegasus
+lion|lioness
+tiger|tigress
+leopard|panther
+wolf|coyote
+deer|moose,elk,reindeer,doe
+bear|cub
+car|convertible,coupe,hatchback,vehicle,suv,limousine,roadster,minivan
+taxi|taxicab
+bus|minibus,omnibus
+truck|lorry,van,pickup
+motorcycle|motorbike,moped,scooter
+bicycle|cycle
+train|tram
+airplane|aeroplane,airliner,biplane,jetliner
+helicopter|copter
+rocket|spacecraft,shuttle
+ufo|spacecrafts
+ship|steamer,liner,freighter,ferry,vessel,tanker
+sailboat|catamaran,schooner
+boat|canoe,rowboat,dinghy
+robot|droid,automaton,cyborg
+ghost|spirit,spectre
+alien|extraterrestrial,martian
+wizard|sorcerer,magician,mage
+fairy|pixie,sprite
+clown|jester
+fire|blaze,bonfire
+ball|sphere
+cake|pie
+car|automobiles
+red|crimson,scarlet,ruby,maroon
+orange|amber,tangerine
+yellow|golden,gold,lemon
+green|emerald,lime,olive
+blue|azure,navy,cyan,turquoise,teal
+purple|violet,lilac,magenta,lavender,indigo
+pink|rose,fuchsia
+black|ebony
+white|ivory
+forest|woods,woodland,jungle
+park|garden
+city|town,metropolis
+street|avenue,lane
+meadow|field,grassland,pasture,prairie
+beach|seaside,shore,coast
+sea|ocean
+lake|pond
+desert|dune
+mountains|mountain,alps,peak
+snow|blizzard
+rain|rainfall,drizzle,downpour
+fog|haze,smog
+night|midnight,nighttime
+sunset|dusk,twilight,sundown
+bedroom|room
+moon|lunar
+space|galaxy,cosmos,universe
+runs|sprints,dashes,races,gallops,trots
+walks|strolls,wanders,strides,marches
+drives|cruises,speeds
+flies|soars
+jumps|skips,bounds
+spins|twirls,whirls,rotating
+closer|nearer
+smaller|tinier
+"""
+
+
+# said in prompts, in no caption, and not worth a note
+CONNECTORS = "for among between around over under through near behind above below across that this its his her their very some who which where when then".split()
+
+
+def small_words():
+    """Words of a prompt that need no note although they are not in vocabulary()."""
+    return sorted({*function_words(), *CONNECTORS} - set(vocabulary()))
+
+
+def synonyms():
+    """Words that no caption uses -> the known word that `genvid` reads them as. Only targets that are words of the vocabulary."""
+    known, small, out = set(vocabulary()), set(small_words()), {}
+    for line in _SYNONYMS.strip().splitlines():
+        to, said = line.split("|")
+        for w in said.split(","):
+            if to in known and w not in known and w not in small:
+                out.setdefault(w, to)
+    return out
