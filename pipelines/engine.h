@@ -11,6 +11,7 @@
 #include "diffusion/sampler.h"
 #include "io/tokenizer.h"
 #include "pipelines/preview.h"
+#include "pipelines/vocabulary.h"
 
 struct vlm;
 struct memo;
@@ -52,8 +53,8 @@ struct gv_model {
     bool                  wan_rules;    /* pictures as Wan's own code takes them: torch's bicubic, no crop for CLIP */
     bool                  trained;      /* false: genvid.json says that the weights are random */
     struct video_defaults defaults;
-    char                 *words_json; /* the vocabulary of genvid.json, or NULL */
     struct preview_map    preview;    /* of genvid.json; without it, one is fitted */
+    struct vocabulary    *vocabulary; /* of genvid.json; NULL: every word is as good */
 };
 
 struct gv_session {

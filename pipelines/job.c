@@ -199,12 +199,17 @@ static gv_status settle_prompt(struct video_job *job, const char *text, char **c
                                struct error *e)
 {
     const gv_model *m = job->model;
+    char           *known;
     int             cut = 0, room = m->defaults.text_length < GV_MAX_TEXT ? m->defaults.text_length : GV_MAX_TEXT;
     text = text ? text : "";
     if (strlen(text) > GV_TEXT_BYTES)
         return gv_fail(e, GV_ERR_ARGUMENT, "%s has %zu bytes; %d are possible", field, strlen(text), GV_TEXT_BYTES);
     TRY(gv_text_clean(text, clean, e));
-    TRY(gv_tokenizer_encode(m->tokenizer, *clean, true, out->ids, room, &out->n, &cut, e));
+    TRY(gv_vocabulary_read(m->vocabulary, field, *clean, &known, &m->engine->log, e));
+    gv_status status = gv_tokenizer_encode(m->tokenizer, known, true, out->ids, room, &out->n, &cut, e);
+    free(known);
+    if (status)
+        return status;
     if (cut)
         gv_log(&m->engine->log, GV_LOG_WARN, "%s is %d tokens too long for this model's %d: its end is not read", field, cut,
                room);

@@ -125,9 +125,8 @@ static gv_status read_sidecar_fields(gv_model *m, const struct json_view *v)
     d->causal_sink = (int)gv_json_int(&causal, "sink", 0, 1000, 0);
     d->causal_steps = (int)gv_json_int(&causal, "steps", 1, GV_MAX_STEPS, 4);
     read_preview(m, v);
-    json_t *words = json_object_get(v->value, "words");
-    if (json_is_array(words) && !(m->words_json = json_dumps(words, JSON_COMPACT)))
-        return gv_fail(v->e, GV_ERR_MEMORY, "no memory for the vocabulary of %s", v->file);
+    gv_vocabulary_close(&m->vocabulary);
+    TRY(gv_vocabulary_open(&m->vocabulary, v));
     return gv_json_done(v);
 }
 
@@ -502,7 +501,7 @@ void gv_model_close(gv_model **out)
     if (m->vlm)
         m->vlm->model->close(m->vlm);
     gv_tokenizer_close(&m->tokenizer);
-    free(m->words_json);
+    gv_vocabulary_close(&m->vocabulary);
     free(m->path);
     free(m);
     *out = NULL;

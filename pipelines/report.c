@@ -91,7 +91,7 @@ char *gv_model_json(const gv_model *m)
 {
     const struct dit_config     *c = &m->dit->config;
     const struct video_defaults *d = &m->defaults;
-    json_t                      *words = m->words_json ? json_loads(m->words_json, 0, NULL) : json_array();
+    json_t                      *words = gv_vocabulary_json(m->vocabulary);
     json_t                      *o = json_pack(
                              "{s:s, s:s, s:b, s:{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, s:I}, s:{s:s, s:i, s:i, s:i, "
                                                   "s:I},"
