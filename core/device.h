@@ -63,7 +63,7 @@ struct device_ops {
     void (*unpatchify)(struct run *r, struct tensor x, struct tensor rows, const int *patch);
     void (*upsample)(struct run *r, struct tensor y, struct tensor x);
     void (*noise)(struct run *r, struct tensor y, const struct noise_key *key);
-    bool (*finite)(struct run *r, struct tensor x); /* finished on return */
+    void (*check_finite)(struct run *r, struct tensor x, const char *what);
 };
 
 struct device {
@@ -76,6 +76,7 @@ struct device {
     const struct log        *log;
     size_t                   budget;       /* bytes of our allocations to stay under */
     atomic_size_t            in_use, peak; /* bytes of our allocations */
+    atomic_ullong            runs;         /* opened so far: their names */
     void                    *impl;         /* the device's own */
     const struct attn_ops   *attention;    /* of a device in a module: attention/attn_ops.h. Core does not look inside */
 };

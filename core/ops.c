@@ -313,8 +313,13 @@ void gv_check_finite(struct run *r, struct tensor x, const char *what)
     if (!gv_run_ready(r))
         return;
     NEED(x.type == GV_F32 && has_even_rows(x), "x", x);
-    if (gv_tensor_count(x) && !r->device->ops->finite(r, x))
-        gv_run_fail(r, GV_ERR_MODEL, "a value of %s is not finite: the weights or the settings overflow", what);
+    if (gv_tensor_count(x))
+        r->device->ops->check_finite(r, x, what);
+}
+
+void gv_fail_not_finite(struct run *r, const char *what)
+{
+    gv_run_fail(r, GV_ERR_MODEL, "a value of %s is not finite: the weights or the settings overflow", what);
 }
 
 void gv_upload(struct run *r, struct tensor dst, const void *host)

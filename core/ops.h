@@ -110,8 +110,10 @@ struct noise_key {
 };
 void gv_noise(struct run *r, struct tensor y, const struct noise_key *key);
 
-/* Fail the run, naming r->where and `what`, if x [f32] holds a NaN or an infinity. Finished on return. */
+/* Fail the run, naming r->where and `what`, if x [f32] holds a NaN or an infinity: at once, or, on a device that works while the
+ * host runs ahead, by the next download or sync at the latest. */
 void gv_check_finite(struct run *r, struct tensor x, const char *what);
+void gv_fail_not_finite(struct run *r, const char *what); /* the sentence, for devices */
 
 void gv_upload(struct run *r, struct tensor dst, const void *host); /* contiguous, dst's type */
 void gv_download(struct run *r, void *host, struct tensor src);     /* finished on return; zeros on the null device */

@@ -615,13 +615,21 @@ static void check_finite(struct ctx *c)
     static const float bad[] = { NAN, INFINITY, -INFINITY };
     const int64_t      n = pick(c, 1, 50), d = pick(c, 1, 1000);
     struct tensor      x = rows_of(c, GV_F32, n, d, true);
-    const bool         good = c->run.device->ops->finite(&c->run, x);
+
+    gv_check_finite(&c->run, x, "x");
+    gv_sync(&c->run);
+    const bool good = c->run.err.code == GV_OK;
 
     ((float *)x.data)[pick(c, 0, n - 1) * x.stride[0] + pick(c, 0, d - 1)] = bad[pick(c, 0, 2)];
-    if (!good || c->run.device->ops->finite(&c->run, x)) {
-        printf("  finite: wrong answer for [%" PRId64 ", %" PRId64 "]\n", n, d);
+    gv_run_enter(&c->run, "here");
+    gv_check_finite(&c->run, x, "x");
+    gv_run_enter(&c->run, "there");
+    gv_sync(&c->run);
+    if (!good || c->run.err.code != GV_ERR_MODEL || !strstr(c->run.err.text, "here: a value of x")) {
+        printf("  finite: wrong answer for [%" PRId64 ", %" PRId64 "]: %s\n", n, d, c->run.err.text);
         c->failed = true;
     }
+    c->run.err = (struct error){ 0 };
 }
 
 static void check_plain(struct ctx *c)

@@ -79,7 +79,7 @@ void gv_cpu_glu(struct run *r, struct tensor y, struct tensor a, struct tensor b
 void gv_cpu_act(struct run *r, struct tensor y, struct tensor x, int act);
 void gv_cpu_add(struct run *r, struct tensor y, struct tensor a, struct tensor b);
 void gv_cpu_lincomb(struct run *r, struct tensor y, int n, const struct lincomb_term *terms);
-bool gv_cpu_finite(struct run *r, struct tensor x);
+void gv_cpu_check_finite(struct run *r, struct tensor x, const char *what);
 /* layout.c */
 void gv_cpu_copy(struct run *r, struct tensor dst, struct tensor src);
 void gv_cpu_fill(struct run *r, struct tensor dst, float value);

@@ -152,7 +152,7 @@ static const struct device_ops cpu_ops = {
     .unpatchify = gv_cpu_unpatchify,
     .upsample = gv_cpu_upsample,
     .noise = gv_cpu_noise,
-    .finite = gv_cpu_finite,
+    .check_finite = gv_cpu_check_finite,
 };
 
 /* Best first, each over the one before. */

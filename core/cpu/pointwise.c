@@ -204,11 +204,12 @@ static void finite_slice(void *arg, int64_t i)
             atomic_store_explicit(&s->bad, true, memory_order_relaxed);
 }
 
-bool gv_cpu_finite(struct run *r, struct tensor x)
+void gv_cpu_check_finite(struct run *r, struct tensor x, const char *what)
 {
     struct finite_slices s = { .k = &gv_cpu_of(r->device)->k, .x = gv_cpu_rows(x) };
 
     s.each = rows_per_slice(s.x.d);
     gv_parallel_for(r->device, slices(s.x.n, s.each), finite_slice, &s);
-    return !atomic_load(&s.bad);
+    if (atomic_load(&s.bad))
+        gv_fail_not_finite(r, what);
 }

@@ -104,10 +104,9 @@ static void null_noise(struct run *r, struct tensor y, const struct noise_key *k
 {
     (void)r, (void)y, (void)key;
 }
-static bool null_finite(struct run *r, struct tensor x)
+static void null_check_finite(struct run *r, struct tensor x, const char *what)
 {
-    (void)r, (void)x;
-    return true;
+    (void)r, (void)x, (void)what;
 }
 
 void gv_device_null_close(struct device *d)
@@ -142,7 +141,7 @@ gv_status gv_device_null(struct device **out, struct device *d, struct error *e)
         .unpatchify = null_patch,
         .upsample = null_pair,
         .noise = null_noise,
-        .finite = null_finite,
+        .check_finite = null_check_finite,
     };
     *out = calloc(1, sizeof **out);
     if (!*out)
