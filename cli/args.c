@@ -53,6 +53,11 @@ const struct cli_option cli_options[] = {
 
     { "model", 'm', ARG_TEXT, CLI_CAPTION, FIELD(model), 0, 0, "DIR", HOW,
       "directory of a vision-language model (Qwen2.5-VL, Qwen2-VL, LLaVA-OneVision)" },
+    { "prune", 0, ARG_TEXT, CLI_CAPTION, FIELD(prune), 0, 0, "P", HOW,
+      "run with 50, 25 or 10 per cent of the picture tokens (approximate, VFlowOpt), or "
+      "keep=R1/R2/R3,cell=A,sink=T,entropy=W" },
+    { "prune-receipt", 0, ARG_FLAG, CLI_CAPTION, FIELD(prune_receipt), 0, 0, NULL, HOW,
+      "run the whole prompt too and say how near the pruned one came" },
     { "temperature", 0, ARG_REAL, CLI_CAPTION, FIELD(temperature), 0, 100, "X", HOW,
       "draw tokens instead of taking the likeliest; 0 is off" },
     { "top-k", 0, ARG_COUNT, CLI_CAPTION, FIELD(top_k), 1, 1048576, "N", HOW, "draw among the N likeliest tokens" },

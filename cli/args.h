@@ -69,7 +69,7 @@ struct cli_args {
     int64_t     width, height; /* adjacent: ARG_SIZE writes both */
     int64_t     frames, steps, seed, threads, budget;
     double      seconds, fps, guidance, shift;
-    const char *question;
+    const char *question, *prune;
     int64_t     tokens, picture_tokens, top_k;
     double      start, end, section; /* of clips, seconds */
     double      temperature, top_p, repetition;
@@ -79,7 +79,7 @@ struct cli_args {
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
     size_t      n_options;
-    bool        srt, vtt, sidecar, together;
+    bool        srt, vtt, sidecar, together, prune_receipt;
     bool        overwrite, dry_run, json, quiet, verbose, help, version;
     bool        verify, list_devices, list_formats, list_options, list_shortcuts, list_words, man;
 };

@@ -115,6 +115,8 @@ static void fill_request(struct caption *c)
     r->picture_tokens = (int)a->picture_tokens;
     r->start = a->start;
     r->end = a->end;
+    r->prune = a->prune;
+    r->prune_receipt = a->prune_receipt;
     r->on_text = on_text;
     r->progress = on_progress;
     r->user = c;
@@ -276,6 +278,25 @@ static int put_estimate(struct caption *c)
     return EXIT_OK;
 }
 
+static void say_pruned(struct caption *c, const json_t *report)
+{
+    const json_t *p = json_object_get(report, "prune"), *n = json_object_get(p, "tokens");
+    long long     left[4];
+    for (size_t i = 0; i < 4; i++)
+        left[i] = (long long)json_integer_value(json_array_get(n, i));
+    if (!json_is_object(p))
+        return;
+    cli_say(&c->open.printer, "pruned: %lld of %lld tokens, %lld after layer %lld, %lld after layer %lld%s", left[1], left[0],
+            left[2], (long long)json_integer_value(json_array_get(json_object_get(p, "layers"), 0)), left[3],
+            (long long)json_integer_value(json_array_get(json_object_get(p, "layers"), 1)),
+            json_is_true(json_object_get(p, "published")) ? "" : " (settings published for another model)");
+    if (json_object_get(p, "likeness"))
+        cli_say(
+            &c->open.printer, "receipt: the first token's logits are alike by %.6f (cosine); keys and values %.2f of %.2f MiB",
+            json_real_value(json_object_get(p, "likeness")), json_number_value(json_object_get(report, "kept_bytes")) / 1048576,
+            json_number_value(json_object_get(p, "whole_prompt_kept_bytes")) / 1048576);
+}
+
 static int caption_into(struct caption *c)
 {
     struct told t = { 0 };
@@ -290,6 +311,8 @@ static int caption_into(struct caption *c)
         cli_say(&c->open.printer, "%s: %lld tokens of picture, %lld of text, %.2f s", c->file,
                 (long long)json_integer_value(json_object_get(t.report, "picture_tokens")),
                 (long long)json_integer_value(json_object_get(t.report, "tokens")), t.seconds);
+    if (status == EXIT_OK)
+        say_pruned(c, t.report);
     told_free(&t);
     return status == EXIT_OK && c->broken ? fail_call(c, GV_ERR_IO) : status;
 }

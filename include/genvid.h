@@ -196,6 +196,9 @@ typedef struct gv_caption_request {
     int                max_frames; /* of a clip, looked at; 0 = the model's own */
     int    picture_tokens;         /* at most for each picture and clip, which is made smaller for it; 0 = the model's own */
     double start, end;             /* of the section of each clip that is looked at, in seconds; end 0 = its end */
+    const char        *prune;                  /* fewer picture tokens (VFlowOpt), approximate: "50", "25" or "10" per cent, or
+                                          "keep=R1/R2/R3,cell=A,sink=T,entropy=W"; NULL = none */
+    int                prune_receipt;          /* 1 = run the whole prompt too and report how near the pruned one came */
 } gv_caption_request;
 GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
 #define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))

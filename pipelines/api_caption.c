@@ -117,6 +117,23 @@ static char *text_of(json_t *o)
     return text;
 }
 
+/* What pruning left, and what it cost. NULL: nothing was pruned. */
+static json_t *prune_json(const struct caption_job *job, const struct caption_report *p)
+{
+    const struct lm_config *c = gv_lm_config(job->model->vlm->lm);
+    if (!job->prunes)
+        return json_null();
+    json_t *o = json_pack("{s:[I,I,I,I], s:[i,i], s:f, s:b}", "tokens", (json_int_t)p->pruned[0], (json_int_t)p->pruned[1],
+                          (json_int_t)p->pruned[2], (json_int_t)p->pruned[3], "layers", gv_prune_layer(0, c->layers),
+                          gv_prune_layer(1, c->layers), "budget", gv_prune_budget(&job->prune, c->layers), "published",
+                          !strcmp(job->model->vlm->model->name, "llava-onevision") && c->layers == 28);
+    if (o && job->receipt) {
+        json_object_set_new(o, "likeness", json_real(p->likeness));
+        json_object_set_new(o, "whole_prompt_kept_bytes", json_integer((json_int_t)p->whole_bytes));
+    }
+    return o;
+}
+
 char *gv_caption_report_json(const struct caption_job *job, const struct caption_report *p)
 {
     const struct device *d = job->model->engine->device;
@@ -128,13 +145,13 @@ char *gv_caption_report_json(const struct caption_job *job, const struct caption
         json_decref(stages);
         return NULL;
     }
-    return text_of(json_pack("{s:s, s:s, s:o, s:f, s:i, s:I, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:s, s:s, s:b}", "genvid",
-                             gv_version(), "model", job->model->path, "stages", stages, "seconds", p->seconds, "pictures",
-                             job->n_media, "frames", (json_int_t)job->frames, "picture_tokens", (json_int_t)job->picture_tokens,
-                             "prompt_tokens", (json_int_t)job->n, "tokens", p->tokens, "stopped", p->stopped, "peak_bytes",
-                             (json_int_t)p->peak_bytes, "scratch_bytes", (json_int_t)p->scratch_bytes, "kept_bytes",
-                             (json_int_t)p->kept_bytes, "device", d->name, "precision", d->compute == GV_BF16 ? "bf16" : "f32",
-                             "weights_streamed", job->stream));
+    return text_of(json_pack("{s:s, s:s, s:o, s:o, s:f, s:i, s:I, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:s, s:s, s:b}", "genvid",
+                             gv_version(), "model", job->model->path, "stages", stages, "prune", prune_json(job, p), "seconds",
+                             p->seconds, "pictures", job->n_media, "frames", (json_int_t)job->frames, "picture_tokens",
+                             (json_int_t)job->picture_tokens, "prompt_tokens", (json_int_t)job->n, "tokens", p->tokens,
+                             "stopped", p->stopped, "peak_bytes", (json_int_t)p->peak_bytes, "scratch_bytes",
+                             (json_int_t)p->scratch_bytes, "kept_bytes", (json_int_t)p->kept_bytes, "device", d->name,
+                             "precision", d->compute == GV_BF16 ? "bf16" : "f32", "weights_streamed", job->stream));
 }
 
 char *gv_caption_model_json(const gv_model *m)

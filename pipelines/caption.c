@@ -12,6 +12,7 @@
 #include "pipelines/caption.h"
 #include "core/clock.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ struct caption_state {
     struct caption_report *report;
     double                 began;
     struct tensor          features[GV_CAPTION_MEDIA]; /* of each picture: f32 [tokens, width] */
+    float                 *score[GV_CAPTION_MEDIA];    /* importance of its tokens, where they are pruned */
     struct tensor          logits;                     /* f32 [1, vocabulary] */
     struct vlm_state       state;
     struct text_sampler    sampler;
@@ -95,6 +97,8 @@ static void encode_media(struct caption_state *s, int i, int64_t *done)
     const struct vlm       *v = s->job->model->vlm;
     const int               chunk = chunk_of(media);
     s->features[i] = gv_scratch(s->run, GV_F32, 2, DIMS(media->tokens, v->width));
+    if (s->job->prunes && !dry(s) && !(s->score[i] = malloc((size_t)media->tokens * sizeof *s->score[i])))
+        gv_run_fail(s->run, GV_ERR_MEMORY, "no memory for the importance of %lld tokens", (long long)media->tokens);
     for (int at = 0, n; at < media->grid.t && gv_run_ready(s->run); at += n) {
         n = media->grid.t - at < chunk ? media->grid.t - at : chunk;
         const int64_t first = at * media->step_tokens,
@@ -102,7 +106,11 @@ static void encode_media(struct caption_state *s, int i, int64_t *done)
         float *values = read_steps(s, m, n);
         if (gv_run_ready(s->run))
             v->model->encode(s->run, v, slice(s->features[i], 0, first, end - first), media,
-                             (struct vlm_piece){ .first = at, .steps = n, .values = values });
+                             (struct vlm_piece){ .first = at,
+                                                 .steps = n,
+                                                 .values = values,
+                                                 .importance = s->job->prunes ? &s->job->prune.importance : NULL,
+                                                 .score = s->score[i] ? s->score[i] + first : NULL });
         free(values);
         *done += n;
         tell(s, "image", *done, s->job->steps);
@@ -123,21 +131,69 @@ static void stage_image(struct caption_state *s)
     stage_end(s, "image", began);
 }
 
+/* The prompt as it is, or with fewer picture tokens. */
+static void prefill(struct caption_state *s, const struct vlm_prompt *p)
+{
+    const struct caption_job *job = s->job;
+    const struct vlm         *v = job->model->vlm;
+    struct vlm_pruned         fewer = { .prompt = *p };
+    if (job->prunes)
+        gv_vlm_prune(s->run, v, &fewer, p, &job->prune, dry(s) ? NULL : (const float *const *)s->score);
+    if (gv_run_ready(s->run) && !gv_lm_state_open(&s->state.lm, s->run->device, fewer.prompt.n + job->max_tokens, &s->run->err))
+        gv_vlm_prefill(s->run, v, &s->state, &fewer.prompt, s->logits);
+    memcpy(s->report->pruned, fewer.tokens, sizeof s->report->pruned);
+    gv_sync(s->run);
+    if (job->prunes)
+        gv_vlm_pruned_free(&fewer);
+}
+
+/* What pruning changed: the first token's logits against those of the whole prompt, which is run once more for it. */
+static void measure_drift(struct caption_state *s, const struct vlm_prompt *p)
+{
+    const struct vlm *v = s->job->model->vlm;
+    struct vlm_state  whole = { 0 };
+    struct mark       mark = arena_mark(&s->run->scratch);
+    struct tensor     exact = gv_scratch(s->run, GV_F32, 2, DIMS(1, v->vocabulary));
+    float            *host = malloc(2 * (size_t)v->vocabulary * sizeof *host), *pruned = host + v->vocabulary;
+    if (!host)
+        gv_run_fail(s->run, GV_ERR_MEMORY, "no memory for the logits of %d tokens", v->vocabulary);
+    if (gv_run_ready(s->run) && !gv_lm_state_open(&whole.lm, s->run->device, p->n + s->job->max_tokens, &s->run->err))
+        gv_vlm_prefill(s->run, v, &whole, p, exact);
+    if (gv_run_ready(s->run)) {
+        double ab = 0, aa = 0, bb = 0;
+        gv_download(s->run, host, exact);
+        gv_download(s->run, pruned, s->logits);
+        for (int i = 0; i < v->vocabulary; i++) {
+            ab += (double)host[i] * (double)pruned[i];
+            aa += (double)host[i] * (double)host[i];
+            bb += (double)pruned[i] * (double)pruned[i];
+        }
+        s->report->likeness = aa > 0 && bb > 0 ? ab / sqrt(aa * bb) : 0;
+        s->report->whole_bytes = gv_cache_bytes(whole.lm.cache);
+    }
+    if (whole.lm.cache)
+        gv_lm_state_close(&whole.lm);
+    free(host);
+    arena_release(&s->run->scratch, mark);
+}
+
 static void stage_prompt(struct caption_state *s)
 {
     const struct caption_job *job = s->job;
     const struct vlm         *v = job->model->vlm;
-    const struct vlm_prompt   p = { job->ids, job->n, job->plan, s->features, job->n_media };
-    double                    began = gv_now();
+    const struct vlm_prompt   p = {
+          .ids = job->ids, .n = job->n, .media = job->plan, .features = s->features, .n_media = job->n_media
+    };
+    double began = gv_now();
     tell(s, "prompt", 0, job->n);
     s->logits = gv_scratch(s->run, GV_F32, 2, DIMS(1, v->vocabulary));
-    if (gv_run_ready(s->run) && !gv_lm_state_open(&s->state.lm, s->run->device, job->n + job->max_tokens, &s->run->err))
-        gv_vlm_prefill(s->run, v, &s->state, &p, s->logits);
+    prefill(s, &p);
     if (s->state.lm.cache)
         s->report->kept_bytes = gv_cache_bytes(s->state.lm.cache);
-    gv_sync(s->run);
     tell(s, "prompt", job->n, job->n);
     stage_end(s, "prompt", began);
+    if (job->prunes && job->receipt)
+        measure_drift(s, &p);
 }
 
 static bool is_replacement(const char *at)
@@ -225,6 +281,8 @@ static void run_stages(struct caption_state *s)
     s->report->seconds = gv_now() - s->began;
     gv_lm_state_close(&s->state.lm);
     gv_text_sampler_close(&s->sampler);
+    for (int i = 0; i < s->job->n_media; i++)
+        free(s->score[i]);
     free(s->host);
     free(s->ids);
 }

@@ -21,6 +21,8 @@ struct caption_job {
     int64_t               steps, frames; /* of all media */
     int                max_tokens;
     struct sample_opts sample;
+    bool                  prunes, receipt; /* receipt: measure what pruning changed */
+    struct prune_opts     prune;
     bool               drop, stream; /* how weights are held, as struct residency; from gv_caption_plan */
 
     gv_text_fn     on_text; /* either may be absent */
@@ -43,6 +45,9 @@ struct caption_report {
     size_t               peak_bytes, scratch_bytes, kept_bytes; /* kept: keys and values */
     int                  tokens;                                /* of the text */
     bool                 stopped;                               /* by a stop id, not by max_tokens */
+    int64_t              pruned[2 + GV_PRUNE_DROPS];            /* picture tokens: all, and what each stage left */
+    double               likeness;                              /* cosine of the first logits with those of the whole prompt */
+    size_t               whole_bytes;                           /* keys and values of the whole prompt */
 };
 
 /* Dry runs on the null device until one fits the budget. Errors: MEMORY, with the arithmetic. */

@@ -110,6 +110,10 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
                                         .top_p = q->top_p,
                                         .repetition = q->repetition_penalty > 0 ? q->repetition_penalty : v->sample.repetition,
                                         .seed = q->seed };
+    job->prunes = q->prune && q->prune[0];
+    job->receipt = q->prune_receipt;
+    if (job->prunes)
+        TRY(gv_prune_parse(&job->prune, q->prune, e));
     TRY(open_media(job, q, e));
     const char *question = q->question && q->question[0] ? q->question : default_question(job);
     TRY(gv_chat_prompt(&job->ids, &job->n, job->model->chat, v, job->model->tokenizer,

@@ -182,11 +182,16 @@ size_t gv_lm_state_bytes(const struct lm_config *c, int64_t tokens, enum dtype t
 
 /* ---- forward ---- */
 
-/* What stays the same for every layer of a call. */
+/* What stays the same for every layer of a call, up to the next drop. */
 struct lm_call {
     const struct lm_config *config;
     struct lm_state        *state;
     int64_t                 n;
+    int64_t                 held, room; /* tokens that these layers have, and may have */
+    struct lm_tokens        t;          /* those that are left; place and depth are the caller's, or own */
+    struct token_place     *place;      /* own, after a drop */
+    uint8_t                *depth;
+    int64_t                 gone[GV_LM_DROPS]; /* of this call */
     struct rope             rope;
     struct attn_plan        plan; /* causal; none for one token, which sees all that is kept */
     struct attn_plan        placed; /* the same where the device reads it */
@@ -239,22 +244,70 @@ static void make_rope(struct run *r, struct lm_call *c, const struct token_place
     free(table);
 }
 
-static void call_open(struct run *r, struct lm_call *c, const struct token_place *place)
+/* The tables and the plan for the tokens that are left. */
+static void call_open(struct run *r, struct lm_call *c)
 {
-    const int64_t total = c->state->length + c->n;
+    const int64_t total = c->held + c->n;
+    gv_plan_free(&c->plan);
     if (!gv_run_ready(r))
         return;
-    if (total > c->state->capacity) {
-        gv_run_fail(r, GV_ERR_INTERNAL, "%lld tokens in a state for %lld", (long long)total, (long long)c->state->capacity);
+    if (total > c->room) {
+        gv_run_fail(r, GV_ERR_INTERNAL, "%lld tokens in a state for %lld", (long long)total, (long long)c->room);
         return;
     }
-    make_rope(r, c, place);
+    make_rope(r, c, c->t.place);
     if (c->n > 1)
-        gv_plan_from_mask(&c->plan,
-                          &(struct plan_shape){ 1, c->n, total, { .kind = MASK_CAUSAL, .query_start = c->state->length } },
+        gv_plan_from_mask(&c->plan, &(struct plan_shape){ 1, c->n, total, { .kind = MASK_CAUSAL, .query_start = c->held } },
                           &r->err);
-    if (c->plan.entries)
-        c->placed = gv_plan_on(r, &c->plan, c->n, total);
+    c->placed = c->plan.entries ? gv_plan_on(r, &c->plan, c->n, total) : (struct attn_plan){ 0 };
+}
+
+/* Which tokens outlive the drop, as rows of x; c->n becomes their number. */
+static int32_t *survivors(struct lm_call *c, int drop)
+{
+    int32_t            *index = malloc((size_t)c->n * sizeof *index);
+    struct token_place *place = malloc((size_t)c->n * sizeof *place);
+    uint8_t            *depth = malloc((size_t)c->n);
+    int64_t             n = 0;
+    for (int64_t i = 0; index && place && depth && i < c->n; i++)
+        if (c->t.depth[i] > drop) {
+            index[n] = (int32_t)i;
+            place[n] = c->t.place[i];
+            depth[n++] = c->t.depth[i];
+        }
+    free(c->place);
+    free(c->depth);
+    c->place = place;
+    c->depth = depth;
+    if (!index || !place || !depth) {
+        free(index);
+        return NULL;
+    }
+    c->t.place = place;
+    c->t.depth = depth;
+    c->gone[drop] = c->n - n;
+    c->n = n;
+    return index;
+}
+
+/* The layers from here on have other tokens. */
+static void pass_drop(struct run *r, struct lm_call *c, int drop)
+{
+    c->held -= c->state->drop[drop].gone;
+    c->room -= c->state->drop[drop].total;
+    if (c->t.depth) {
+        int32_t *index = survivors(c, drop);
+        if (!index) {
+            gv_run_fail(r, GV_ERR_MEMORY, "no memory to drop tokens");
+            return;
+        }
+        struct tensor left = gv_scratch(r, GV_F32, 2, DIMS(c->n, c->config->width));
+        gv_gather(r, left, c->t.x, gv_scratch_from(r, GV_I32, 1, DIMS(c->n), index));
+        gv_sync(r);
+        free(index);
+        c->t.x = left;
+    }
+    call_open(r, c);
 }
 
 /* New rows of a layer's keys or values in the cache, [n, kv heads · head], to be written into; and all of them, as a source. */
@@ -262,13 +315,12 @@ static struct tensor kept_rows(struct run *r, const struct lm_call *c, int layer
 {
     const struct lm_config *m = c->config;
     const struct cache_key  key = { layer, 0, kind };
-    struct tensor           slot =
-        gv_cache_slot(r, c->state->cache, key, r->compute, 4, DIMS(1, c->state->capacity, m->kv_heads, m->head));
+    struct tensor slot = gv_cache_slot(r, c->state->cache, key, r->compute, 4, DIMS(1, c->room, m->kv_heads, m->head));
     if (!gv_run_ready(r))
         return (struct tensor){ 0 };
-    gv_cache_set_length(c->state->cache, key, 1, c->state->length + c->n);
+    gv_cache_set_length(c->state->cache, key, 1, c->held + c->n);
     *source = gv_cache_get(c->state->cache, key);
-    return slice(reshape(slot, 2, DIMS(c->state->capacity, (int64_t)m->kv_heads * m->head)), 0, c->state->length, c->n);
+    return slice(reshape(slot, 2, DIMS(c->room, (int64_t)m->kv_heads * m->head)), 0, c->held, c->n);
 }
 
 static void attention(struct run *r, const struct lm_call *c, const struct lm_layer *l, int layer, struct tensor x)
@@ -323,29 +375,36 @@ static void last_logits(struct run *r, const struct lm *m, struct tensor logits,
     arena_release(&r->scratch, mark);
 }
 
-void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct tensor x, const struct token_place *place,
-                   struct tensor logits)
+void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct lm_tokens t, struct tensor logits)
 {
-    struct lm_call call = { .config = &m->config, .state = s, .n = x.dim[0] };
+    struct lm_call call = { .config = &m->config, .state = s, .n = t.x.dim[0], .held = s->length, .room = s->capacity, .t = t };
     struct mark    mark = arena_mark(&r->scratch);
     gv_run_enter(r, "decoder");
-    gv_run_tap(r, "embed", x);
-    call_open(r, &call, place);
+    gv_run_tap(r, "embed", t.x);
+    call_open(r, &call);
     for (int i = 0; i < m->config.layers && gv_run_ready(r); i++) {
         gv_run_enter(r, "decoder.layers.%d", i);
+        for (int d = 0; d < s->n_drops; d++)
+            if (s->drop[d].layer == i)
+                pass_drop(r, &call, d);
         struct mark            inner = arena_mark(&r->scratch);
         struct lm_layer        copy;
         const struct lm_layer *l = gv_weights_fetch(r, m->weights, &m->layer[i], &copy, sizeof copy);
-        attention(r, &call, l, i, x);
-        mlp(r, &m->config, l, x);
+        attention(r, &call, l, i, call.t.x);
+        mlp(r, &m->config, l, call.t.x);
         arena_release(&r->scratch, inner);
-        gv_run_tap(r, "out", x);
+        gv_run_tap(r, "out", call.t.x);
     }
     gv_run_enter(r, "decoder");
     if (present(logits))
-        last_logits(r, m, logits, x);
-    if (gv_run_ready(r))
-        s->length += call.n;
+        last_logits(r, m, logits, call.t.x);
+    if (gv_run_ready(r)) {
+        s->length += t.x.dim[0];
+        for (int d = 0; d < s->n_drops; d++)
+            s->drop[d].gone += call.gone[d];
+    }
     gv_plan_free(&call.plan);
+    free(call.place);
+    free(call.depth);
     arena_release(&r->scratch, mark);
 }

@@ -32,10 +32,16 @@ void      gv_lm_close(struct lm **m);
 const struct lm_config *gv_lm_config(const struct lm *m);
 struct weights         *gv_lm_weights(const struct lm *m);
 
-/* Keys and values of one conversation. */
+/* Keys and values of one conversation. Layers behind a drop were given fewer tokens, and keep fewer. */
+enum { GV_LM_DROPS = 2 };
 struct lm_state {
     struct cache *cache;
     int64_t       length, capacity; /* tokens */
+    struct {
+        int     layer;       /* the drop takes place before it */
+        int64_t total, gone; /* tokens that it will take, and has taken */
+    } drop[GV_LM_DROPS];
+    int n_drops; /* in the order of their layers */
 };
 gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacity, struct error *e);
 void      gv_lm_state_close(struct lm_state *s);
@@ -44,8 +50,13 @@ size_t    gv_lm_state_bytes(const struct lm_config *c, int64_t tokens, enum dtyp
 /* x f32 [n, width] = rows of the embedding. Fails the run with MODEL on an id outside the vocabulary. */
 void gv_lm_embed(struct run *r, const struct lm *m, struct tensor x, const int32_t *ids, int64_t n);
 /* Run n more tokens, x [n, width], which is changed, at their places. logits f32 [1, vocabulary] of the last one, or absent.
+ * depth [n]: how many of the state's drops each token outlives, the last one all; NULL: all do.
  * Fails the run with INTERNAL where they do not fit the state's capacity. */
-void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct tensor x, const struct token_place *place,
-                   struct tensor logits);
+struct lm_tokens {
+    struct tensor             x;
+    const struct token_place *place;
+    const uint8_t            *depth;
+};
+void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct lm_tokens t, struct tensor logits);
 
 #endif

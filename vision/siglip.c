@@ -153,7 +153,8 @@ static void norm(struct run *r, const struct siglip_config *c, struct tensor y, 
     gv_norm(r, y, x, &(struct norm_opts){ .kind = NORM_LAYER, .eps = (float)c->eps, .weight = weight, .bias = bias });
 }
 
-static void attention(struct run *r, const struct siglip_config *c, const struct siglip_layer *l, struct tensor x)
+static void attention(struct run *r, const struct siglip_config *c, const struct siglip_layer *l, struct tensor x,
+                      const struct importance_call *importance)
 {
     const int64_t tile = (int64_t)c->side * c->side, shape[4] = { x.dim[0] / tile, tile, c->heads, c->head };
     struct mark   mark = arena_mark(&r->scratch);
@@ -165,6 +166,8 @@ static void attention(struct run *r, const struct siglip_config *c, const struct
     gv_linear(r, v, h, l->v, &(struct linear_opts){ .bias = l->v_bias });
     if (gv_run_ready(r))
         gv_attention_dense(r, reshape(h, 4, shape), reshape(q, 4, shape), reshape(k, 4, shape), reshape(v, 4, shape));
+    if (importance && gv_run_ready(r))
+        gv_importance_attention(r, reshape(q, 4, shape), reshape(k, 4, shape), importance->opts.sink, importance->map);
     gv_linear(r, x, h, l->o, &(struct linear_opts){ .bias = l->o_bias, .add = true });
     arena_release(&r->scratch, mark);
 }
@@ -179,7 +182,8 @@ static void mlp(struct run *r, const struct siglip_config *c, const struct sigli
     arena_release(&r->scratch, mark);
 }
 
-void gv_siglip_encode(struct run *r, const struct siglip *s, struct tensor x, struct tensor patches)
+void gv_siglip_encode(struct run *r, const struct siglip *s, struct tensor x, struct tensor patches,
+                      const struct importance_call *importance)
 {
     const struct siglip_config *c = &s->config;
     gv_run_enter(r, "vision");
@@ -192,7 +196,7 @@ void gv_siglip_encode(struct run *r, const struct siglip *s, struct tensor x, st
         struct mark                mark = arena_mark(&r->scratch);
         struct siglip_layer        copy;
         const struct siglip_layer *l = gv_weights_fetch(r, s->weights, &s->layer[i], &copy, sizeof copy);
-        attention(r, c, l, x);
+        attention(r, c, l, x, i + 1 == c->layers ? importance : NULL);
         mlp(r, c, l, x);
         arena_release(&r->scratch, mark);
         gv_run_tap(r, "out", x);

@@ -5,6 +5,7 @@
 
 #include "io/json.h"
 #include "io/weights.h"
+#include "vision/importance.h"
 
 struct siglip_config {
     int    width, heads, head, ffn, layers; /* layers: those that are run */
@@ -23,7 +24,8 @@ const struct siglip_config *gv_siglip_config(const struct siglip *s);
 struct weights             *gv_siglip_weights(const struct siglip *s);
 
 /* x f32 [tiles · side², width]; patches f32 or act type [tiles · side², 3 · patch²]: tiles' patches in raster order, in a row channel,
- * line, column. */
-void gv_siglip_encode(struct run *r, const struct siglip *s, struct tensor x, struct tensor patches);
+ * line, column. importance: of the last layer that is run, by patch; or NULL. */
+void gv_siglip_encode(struct run *r, const struct siglip *s, struct tensor x, struct tensor patches,
+                      const struct importance_call *importance);
 
 #endif

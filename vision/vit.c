@@ -17,6 +17,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "attention/attention.h"
 #include "vision/rotate.h"
@@ -337,7 +338,23 @@ static void attend_windows(struct run *r, const struct vit_call *v, struct tenso
         }
 }
 
-static void attention(struct run *r, const struct vit_call *v, const struct vit_block *b, struct tensor x, bool full)
+/* Importance in the tower's order to the order of patches. */
+static void in_raster(struct run *r, const struct vit_call *v, float *map)
+{
+    const int per = v->config->merge * v->config->merge, n = cells_of(v) * per;
+    float    *frame = malloc((size_t)n * sizeof *frame);
+    if (!frame)
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the importance of %d patches", n);
+    for (int t = 0; frame && t < v->grid.t; t++, map += n) {
+        memcpy(frame, map, (size_t)n * sizeof *frame);
+        for (int i = 0; i < n; i++)
+            map[v->order.cell[i / per] * per + i % per] = frame[i];
+    }
+    free(frame);
+}
+
+static void attention(struct run *r, const struct vit_call *v, const struct vit_block *b, struct tensor x, bool full,
+                      const struct importance_call *importance)
 {
     const struct vit_config *c = v->config;
     const int64_t            n = x.dim[0], d = c->width;
@@ -352,6 +369,11 @@ static void attention(struct run *r, const struct vit_call *v, const struct vit_
             attend(r, v, h, qkv, v->grid.t);
         else
             attend_windows(r, v, h, qkv);
+        if (importance)
+            gv_importance_attention(r, part(v, qkv, v->grid.t, 0), part(v, qkv, v->grid.t, 1), importance->opts.sink,
+                                    importance->map);
+        if (importance && importance->map && gv_run_ready(r))
+            in_raster(r, v, importance->map);
     }
     gv_linear(r, x, h, b->proj, &(struct linear_opts){ .bias = b->proj_bias, .add = true });
     arena_release(&r->scratch, mark);
@@ -400,9 +422,13 @@ static void embed(struct run *r, const struct vit_call *v, const struct vit_top 
     arena_release(&r->scratch, mark);
 }
 
-void gv_vit_encode(struct run *r, const struct vit *v, struct tensor out, struct tensor patches, struct patch_grid g)
+void gv_vit_encode(struct run *r, const struct vit *v, struct tensor out, struct tensor patches, struct patch_grid g,
+                   const struct importance_call *importance)
 {
     struct vit_call call = { .config = &v->config, .grid = g };
+    int             whole = v->config.depth - 1; /* the last block that sees whole frames */
+    while (whole > 0 && !v->config.full[whole])
+        whole--;
     struct mark     mark = arena_mark(&r->scratch);
     gv_run_enter(r, "vision");
     struct tensor x = gv_scratch(r, GV_F32, 2, DIMS(grid_patches(g), v->config.width));
@@ -414,7 +440,7 @@ void gv_vit_encode(struct run *r, const struct vit *v, struct tensor out, struct
         struct mark             inner = arena_mark(&r->scratch);
         struct vit_block        copy;
         const struct vit_block *b = gv_weights_fetch(r, v->weights, &v->block[i], &copy, sizeof copy);
-        attention(r, &call, b, x, v->config.full[i]);
+        attention(r, &call, b, x, v->config.full[i], i == whole ? importance : NULL);
         mlp(r, &call, b, x);
         arena_release(&r->scratch, inner);
         gv_run_tap(r, "out", x);

@@ -5,6 +5,7 @@
 
 #include "io/json.h"
 #include "io/weights.h"
+#include "vision/importance.h"
 #include "vision/preprocess.h"
 
 enum { GV_VIT_BLOCKS = 256 };
@@ -43,7 +44,8 @@ gv_status gv_vit_order(struct vit_order *o, const struct vit_config *c, struct p
 void      gv_vit_order_free(struct vit_order *o);
 
 /* out f32 [t · h · w / merge², out] in raster order of the cells, frame by frame; patches act type or f32 [t · h · w, patch values] in
- * the order of gv_picture_patches. */
-void gv_vit_encode(struct run *r, const struct vit *v, struct tensor out, struct tensor patches, struct patch_grid g);
+ * the order of gv_picture_patches. importance: of the last block that sees whole frames, by patch in the order of patches; or NULL. */
+void gv_vit_encode(struct run *r, const struct vit *v, struct tensor out, struct tensor patches, struct patch_grid g,
+                   const struct importance_call *importance);
 
 #endif

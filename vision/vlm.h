@@ -14,6 +14,7 @@
 #include "vision/clip.h"
 #include "vision/lm.h"
 #include "vision/preprocess.h"
+#include "vision/prune.h"
 #include "vision/sample.h"
 
 struct vlm;
@@ -32,12 +33,15 @@ struct vlm_media {
     int64_t           step_values; /* values that the tower reads of a step */
     int64_t           tokens;      /* of the decoder */
     int64_t           step_tokens; /* of these, those of a step; a last token may stand behind all */
+    struct prune_lattice lattice;
 };
 
 /* Some steps of a picture or a clip. */
 struct vlm_piece {
-    int          first, steps;
-    const float *values; /* host [steps, step_values]; NULL in a dry run */
+    int                           first, steps;
+    const float                  *values;     /* host [steps, step_values]; NULL in a dry run */
+    const struct importance_opts *importance; /* NULL: not wanted */
+    float                        *score;      /* host [tokens of the piece]: their importance; NULL in a dry run */
 };
 
 struct vlm_prompt {
@@ -46,6 +50,10 @@ struct vlm_prompt {
     const struct vlm_media *media;    /* in the order of their placeholders */
     const struct tensor    *features; /* of each: what encode gave */
     int                     n_media;
+    /* of a prompt that lost tokens (gv_vlm_prune); NULL: it is whole */
+    const struct token_place *place; /* [n] */
+    const uint8_t            *depth; /* [n] drops that a token outlives */
+    int32_t                   next;
 };
 
 /* A conversation: what the decoder keeps, and the position of the next token. */
@@ -96,6 +104,23 @@ gv_status gv_vlm_places(const struct vlm *v, const struct vlm_prompt *p, struct 
 enum { GV_PREFILL = 4096 };
 void gv_vlm_prefill(struct run *r, const struct vlm *v, struct vlm_state *s, const struct vlm_prompt *p, struct tensor logits);
 void gv_vlm_step(struct run *r, const struct vlm *v, struct vlm_state *s, int32_t id, struct tensor logits);
+
+/* A prompt with fewer picture tokens: at the places of the whole prompt, with the drops that are to come. */
+struct vlm_pruned {
+    struct vlm_prompt prompt;
+    int64_t           tokens[2 + GV_PRUNE_DROPS]; /* of pictures: all, then what each stage leaves */
+    /* storage */
+    int32_t            *ids;
+    struct token_place *place;
+    uint8_t            *depth;
+    struct tensor      *features;
+    struct vlm_media   *media;
+};
+/* score: host importance of each picture's tokens, NULL in a dry run, which takes room for the most that may be left. Features lie in
+ * scratch of the run until the caller's mark. Fails the run. */
+void gv_vlm_prune(struct run *r, const struct vlm *v, struct vlm_pruned *out, const struct vlm_prompt *p,
+                  const struct prune_opts *o, const float *const *score);
+void gv_vlm_pruned_free(struct vlm_pruned *p);
 
 extern const struct vlm_model gv_vlm_qwen2_vl, gv_vlm_qwen2_5_vl, gv_vlm_llava_onevision;
 

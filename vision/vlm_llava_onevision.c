@@ -200,6 +200,8 @@ static gv_status llava_plan(const struct vlm *v, struct vlm_media *media, struct
         pieces += (int64_t)a.rows * a.columns;
     }
     media->step_tokens = media->video ? half * half : media->tokens;
+    media->lattice = (struct prune_lattice){ media->video ? 0 : side * side, (int)side, tiled(media) ? a.grid_w + 1 : (int)half,
+                                             tiled(media) };
     media->step_values = pieces * side * side * patch_values(&v->patch);
     if (media->limit && media->tokens > media->limit)
         return gv_fail(e, GV_ERR_ARGUMENT, "%lld tokens are too few: this model makes %lld of %s of %dx%d",
@@ -229,11 +231,11 @@ static int32_t llava_place(const struct vlm *v, const struct vlm_media *media, i
 
 /* ---- encode ---- */
 
-/* x [tiles · side², width] of the decoder, on the host, to tokens. */
+/* x [tiles · side², D], on the host, to tokens: features, or with D = 1 their importance. */
 static void put_together(const struct llava *m, const struct vlm_media *media, struct vlm_piece piece, const float *x,
-                         const float *newline, float *out)
+                         const float *newline, float *out, int64_t D)
 {
-    const int64_t D = m->base.width, tile = (int64_t)m->tiles.side * m->tiles.side;
+    const int64_t tile = (int64_t)m->tiles.side * m->tiles.side;
     struct anyres a;
     if (tiled(media)) {
         gv_anyres_plan(&a, &m->tiles, media->height, media->width);
@@ -262,6 +264,34 @@ static void project(struct run *r, const struct llava *m, struct tensor x, struc
     arena_release(&r->scratch, mark);
 }
 
+/* The tower; where importance is wanted, newlines have 1, which no patch reaches: they stay. */
+static void look(struct run *r, const struct llava *m, struct tensor seen, struct tensor patches, const struct vlm_media *media,
+                 struct vlm_piece piece)
+{
+    const float   always = 1;
+    const int64_t n = seen.dim[0], tile = (int64_t)m->tiles.side * m->tiles.side,
+                  plane = (int64_t)m->base.patch.patch * m->base.patch.patch;
+    struct importance_call  call = { 0 };
+    const struct patch_rows rows = { piece.values, 3 * plane, plane, (int)plane, m->tiles.mean, m->tiles.std };
+    if (!piece.importance) {
+        gv_siglip_encode(r, m->tower, seen, patches, NULL);
+        return;
+    }
+    call.opts = *piece.importance;
+    if (piece.score && !(call.map = malloc((size_t)n * sizeof *call.map)))
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the importance of %lld patches", (long long)n);
+    gv_siglip_encode(r, m->tower, seen, patches, &call);
+    if (call.map && gv_run_ready(r)) {
+        for (int64_t i = 0; i < n; i += tile) {
+            struct patch_rows at = rows;
+            at.values += i * rows.stride;
+            gv_importance_entropy(call.map + i, tile, &at, call.opts.entropy);
+        }
+        put_together(m, media, piece, call.map, &always, piece.score, 1);
+    }
+    free(call.map);
+}
+
 static void llava_encode(struct run *r, const struct vlm *v, struct tensor out, const struct vlm_media *media,
                          struct vlm_piece piece)
 {
@@ -272,7 +302,7 @@ static void llava_encode(struct run *r, const struct vlm *v, struct tensor out, 
                   seen = gv_scratch(r, GV_F32, 2, DIMS(n, gv_siglip_config(m->tower)->width)),
                   x = gv_scratch(r, GV_F32, 2, DIMS(n, D)), newline = gv_scratch(r, GV_F32, 1, DIMS(D));
     gv_sync(r);
-    gv_siglip_encode(r, m->tower, seen, patches);
+    look(r, m, seen, patches, media, piece);
     project(r, m, x, seen, newline);
     gv_run_tap(r, "projected", x);
     if (gv_run_ready(r) && !gv_device_is_null(r->device)) {
@@ -280,7 +310,7 @@ static void llava_encode(struct run *r, const struct vlm *v, struct tensor out, 
         if (host) {
             gv_download(r, host, x);
             gv_download(r, host + n * D, newline);
-            put_together(m, media, piece, host, host + n * D, made);
+            put_together(m, media, piece, host, host + n * D, made, D);
             gv_upload(r, out, made);
             gv_sync(r);
         } else {

@@ -152,6 +152,7 @@ static gv_status qwen_plan(const struct vlm *v, struct vlm_media *m, struct erro
     m->step_values = (int64_t)m->grid.h * m->grid.w * patch_values(&v->patch);
     m->step_tokens = (int64_t)m->grid.h * m->grid.w / (v->patch.merge * v->patch.merge);
     m->tokens = m->step_tokens * steps;
+    m->lattice = (struct prune_lattice){ .row = m->grid.w / v->patch.merge, .recycle = !m->video && m->alone };
     if (m->limit && m->tokens > m->limit)
         return gv_fail(e, GV_ERR_ARGUMENT, "%lld tokens are too few: %d steps of %dx%d need at least %lld", (long long)m->limit,
                        steps, m->width, m->height, (long long)m->tokens);
@@ -165,6 +166,28 @@ static gv_status qwen_prepare(const struct vlm *v, const struct vlm_media *m, co
                     : gv_picture_patches(&v->patch, frames, m->grid, values, e);
 }
 
+/* A token's importance is the mean over its patches, as its features are made of them. */
+static void encode_scored(struct run *r, const struct qwen *m, struct tensor out, struct tensor patches, struct patch_grid g,
+                          struct vlm_piece piece)
+{
+    const struct patch_config *c = &m->base.patch;
+    const int64_t              frame = (int64_t)g.h * g.w, plane = (int64_t)c->patch * c->patch;
+    const int                  per = c->merge * c->merge;
+    struct importance_call     call = { .opts = *piece.importance };
+    if (piece.score && !(call.map = malloc((size_t)grid_patches(g) * sizeof *call.map)))
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the importance of %lld patches", (long long)grid_patches(g));
+    gv_vit_encode(r, m->vit, out, patches, g, &call);
+    for (int t = 0; call.map && t < g.t && gv_run_ready(r); t++) {
+        const struct patch_rows rows = {
+            piece.values + t * frame * patch_values(c), patch_values(c), c->temporal * plane, (int)plane, c->mean, c->std
+        };
+        gv_importance_entropy(call.map + t * frame, frame, &rows, call.opts.entropy);
+    }
+    for (int64_t i = 0; call.map && i < grid_patches(g) && gv_run_ready(r); i++)
+        piece.score[i / per] = (i % per ? piece.score[i / per] : 0) + call.map[i] / (float)per;
+    free(call.map);
+}
+
 static void qwen_encode(struct run *r, const struct vlm *base, struct tensor out, const struct vlm_media *media,
                         struct vlm_piece piece)
 {
@@ -173,7 +196,10 @@ static void qwen_encode(struct run *r, const struct vlm *base, struct tensor out
     struct mark             mark = arena_mark(&r->scratch);
     struct tensor patches = gv_scratch_from(r, GV_F32, 2, DIMS(grid_patches(grid), patch_values(&base->patch)), piece.values);
     gv_sync(r);
-    gv_vit_encode(r, m->vit, out, patches, grid);
+    if (!piece.importance)
+        gv_vit_encode(r, m->vit, out, patches, grid, NULL);
+    else
+        encode_scored(r, m, out, patches, grid, piece);
     arena_release(&r->scratch, mark);
 }
 

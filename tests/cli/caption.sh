@@ -61,6 +61,14 @@ hold 'made anew' cmp -s folder/2.txt one.txt
 # shellcheck disable=SC2086
 expect 0 '24 tokens of picture' caption a.png b.png $run --together
 
+# fewer picture tokens: keeping all changes nothing, keeping some is said with what it cost
+# shellcheck disable=SC2086
+expect 0 'pruned: 12 of 12 tokens' caption a.png $run --question "$question" --prune keep=1/1/1,cell=1000
+hold 'not a letter' cmp -s .out one.txt
+# shellcheck disable=SC2086
+expect 0 'receipt: the first token' caption a.png $run --prune 25 --prune-receipt
+expect 64 'prune is "20"; 50, 25, 10 or keep' caption a.png --model "$model" --prune 20
+
 # what it will take, before it does
 expect 0 '' caption a.png --model "$model" --dry-run
 hold 'tokens' grep -q 'a.png: 1 frame, 12 tokens of pictures' .out

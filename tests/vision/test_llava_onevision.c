@@ -105,9 +105,10 @@ static struct tensor encoded(struct vision_case *v, const struct shown *s, struc
     struct tensor out = gv_scratch(&v->c.run, GV_F32, 2, DIMS(m->tokens, v->vlm->width));
     for (int at = 0; at < m->grid.t; at += steps) {
         const int64_t end = at + steps < m->grid.t ? (at + steps) * m->step_tokens : m->tokens;
-        v->vlm->model->encode(
-            &v->c.run, v->vlm, slice(out, 0, at * m->step_tokens, end - at * m->step_tokens), m,
-            (struct vlm_piece){ at, steps < m->grid.t - at ? steps : m->grid.t - at, values + at * m->step_values });
+        v->vlm->model->encode(&v->c.run, v->vlm, slice(out, 0, at * m->step_tokens, end - at * m->step_tokens), m,
+                              (struct vlm_piece){ .first = at,
+                                                  .steps = steps < m->grid.t - at ? steps : m->grid.t - at,
+                                                  .values = values + at * m->step_values });
     }
     free(values);
     assert_string_equal(v->c.run.err.text, "");
@@ -195,7 +196,7 @@ static void caption(struct vision_case *v, const char *name, const struct shown 
         ids[i] = (int32_t)wanted_ids[i];
     snprintf(key, sizeof key, "%s.tokens", name);
     const float            *want = golden_get(&v->c.golden, key, &tokens);
-    const struct vlm_prompt p = { ids, n, media, features, n_media };
+    const struct vlm_prompt p = { .ids = ids, .n = n, .media = media, .features = features, .n_media = n_media };
     struct tap              tap = { compare, v };
     v->side = name;
     v->compared = 0;
