@@ -80,6 +80,9 @@ static gv_status settle_length(struct video_job *job, const gv_video_request *q,
     const int     window = job->causal.window; /* a clip that is made through a window may be of any length */
     const int64_t seen = window && window < job->latent_frames ? window : job->latent_frames;
     const int64_t tokens = seen * (job->height / pixels_per_token(job->model)) * (job->width / pixels_per_token(job->model));
+    if (job->last.rgb && job->latent_frames < 2)
+        return gv_fail(e, GV_ERR_ARGUMENT, "%d frames have no room for a last picture; %d and more have", job->frames,
+                       scale + 1);
     if (tokens > MAX_TOKENS)
         return gv_fail(e, GV_ERR_ARGUMENT, "%d frames of %dx%d are %lld tokens that see each other; %d are possible",
                        job->frames, job->width, job->height, (long long)tokens, MAX_TOKENS);
@@ -216,18 +219,41 @@ static gv_status settle_prompt(struct video_job *job, const char *text, char **c
     return GV_OK;
 }
 
+/* A last picture enters as channels; a model that looks at pictures with CLIP has to have a place for the second one. */
+static gv_status check_last(const gv_model *m, const gv_video_request *q, struct error *e)
+{
+    const struct dit_config *c = &m->dit->config;
+    if (c->image_tokens && q->first_image && !q->last_image)
+        return gv_fail(e, GV_ERR_ARGUMENT, "last_image is missing: %s makes video between two pictures", m->path);
+    if (!q->last_image)
+        return GV_OK;
+    if (c->in_channels == m->vae->z || (c->image_dim && !c->image_tokens))
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "last_image: %s does not take a last frame", m->path);
+    if (!q->first_image)
+        return gv_fail(e, GV_ERR_ARGUMENT, "last_image comes without first_image");
+    return GV_OK;
+}
+
 static gv_status settle_picture(struct video_job *job, const gv_video_request *q, struct error *e)
 {
     const gv_model *m = job->model;
-    if (q->last_image)
-        return gv_fail(e, GV_ERR_UNSUPPORTED, "last_image: this model does not take a last frame");
-    bool by_channels = m->dit->config.in_channels != m->vae->z;
+    bool            by_channels = m->dit->config.in_channels != m->vae->z;
+    TRY(check_last(m, q, e));
     if (!q->first_image)
         return by_channels ? gv_fail(e, GV_ERR_ARGUMENT, "first_image is missing: %s makes video from a picture", m->path)
                            : GV_OK;
     if (!by_channels && !m->known_first)
         return gv_fail(e, GV_ERR_UNSUPPORTED, "first_image: %s makes video from text alone", m->path);
-    return gv_image_read(&job->first, q->first_image, e);
+    TRY(gv_image_read(&job->first, q->first_image, e));
+    if (!q->last_image)
+        return GV_OK;
+    TRY(gv_image_read(&job->last, q->last_image, e));
+    const struct image *a = &job->first, *b = &job->last;
+    if (fabs((double)a->width * b->height / ((double)a->height * b->width) - 1) > 0.01)
+        gv_log(&m->engine->log, GV_LOG_WARN,
+               "last_image (%dx%d) has other proportions than first_image (%dx%d): it is stretched", b->width, b->height,
+               a->width, a->height);
+    return GV_OK;
 }
 
 /* torch's numbers come as one draw of the whole clip; a causal render has no such thing. */
@@ -305,4 +331,5 @@ void gv_video_job_close(struct video_job *job)
     job->prompt_text = job->negative_text = NULL;
     gv_shortcuts_free(&job->shortcuts);
     gv_image_free(&job->first);
+    gv_image_free(&job->last);
 }

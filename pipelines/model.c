@@ -208,6 +208,9 @@ static gv_status check_fit(gv_model *m, struct error *e)
         return gv_fail(e, GV_ERR_MODEL,
                        "%s: the transformer's image_dim is %d, the image encoder's hidden_size %d: they do not belong together",
                        m->path, c->image_dim, m->image->width);
+    if (m->image && c->image_tokens && c->image_tokens != 2 * m->image->tokens)
+        return gv_fail(e, GV_ERR_MODEL, "%s: the transformer's pos_embed_seq_len is %d; two pictures have %lld tokens", m->path,
+                       c->image_tokens, 2 * (long long)m->image->tokens);
     if (c->image_dim && !m->image)
         return gv_fail(e, GV_ERR_MODEL, "%s: the transformer wants image features, and model_index.json names no image_encoder",
                        m->path);
@@ -371,6 +374,10 @@ static gv_status open_original_parts(struct original *o, struct error *e)
     snprintf(m->schedule, sizeof m->schedule, "wan-unipc");
     m->defaults.shift = 5; /* generate.py's defaults */
     m->defaults.shift_480p = from_picture ? 3 : 0;
+    if (m->dit->config.image_tokens) { /* FLF2V-14B-720P */
+        m->defaults.shift = 16;
+        m->defaults.width = 1280, m->defaults.height = 720;
+    }
     return GV_OK;
 }
 
@@ -389,7 +396,7 @@ static gv_status open_original(gv_model *m, struct error *e)
     json_decref(o.config);
     if (!status)
         status = read_sidecar(m, o.dir, e);
-    if (m->defaults.shift < 5 || m->defaults.shift > 5) /* the sidecar's own, for every size */
+    if (m->defaults.shift < 5 || m->defaults.shift > 5) /* FLF2V's or the sidecar's own, for every size */
         m->defaults.shift_480p = 0;
     return status ? status : check_fit(m, e);
 }

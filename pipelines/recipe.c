@@ -130,6 +130,7 @@ char *gv_recipe_json(const struct video_job *job, const gv_video_request *q, con
     set(&o, "schedule", json_string(job->schedule_name));
     set(&o, "noise", json_string(q->noise ? q->noise : "genvid"));
     set(&o, "first_image", picture(q->first_image, &job->first));
+    set(&o, "last_image", picture(q->last_image, &job->last));
     set(&o, "options", options(q));
     set(&o, "model", model(job->model, q));
     set(&o, "device", json_string(d->name));

@@ -170,7 +170,7 @@ static void stage_text(struct video_state *v)
 /* ---- image ---- */
 
 /* The picture at the clip's size, as Pillow's LANCZOS or, in Wan's own code, torch's bicubic gives it, in [-1, 1]: f32 [1, H, W, 3]. */
-static struct tensor picture_pixels(struct video_state *v)
+static struct tensor picture_pixels(struct video_state *v, const struct image *im)
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
@@ -184,7 +184,7 @@ static struct tensor picture_pixels(struct video_state *v)
         return t;
     }
     const enum resize_kind kind = job->model->wan_rules ? RESIZE_TORCH_BICUBIC : RESIZE_LANCZOS;
-    if (!gv_image_resize(host, job->width, job->height, &job->first, kind, &r->err))
+    if (!gv_image_resize(host, job->width, job->height, im, kind, &r->err))
         for (int64_t i = 0; i < n; i++)
             host[i] = host[i] / 255 * 2 - 1;
     gv_upload(r, t, host);
@@ -200,7 +200,7 @@ static void encode_known(struct video_state *v)
     const struct vae       *vae = job->model->vae;
     v->known = gv_scratch(v->run, GV_F32, 4, DIMS(1, job->latent_height, job->latent_width, vae->z));
     struct mark        mark = arena_mark(&v->run->scratch);
-    struct tensor      pixels = picture_pixels(v);
+    struct tensor      pixels = picture_pixels(v, &job->first);
     struct vae_stream *s = gv_run_ready(v->run) ? vae->model->stream_open(v->run, vae, VAE_ENCODE) : NULL;
     if (s)
         vae->model->encode(v->run, s, v->known, pixels);
@@ -208,23 +208,31 @@ static void encode_known(struct video_state *v)
     arena_release(&v->run->scratch, mark);
 }
 
-/* Wan 2.1's condition: a mask of time_scale channels that is 1 in the first latent frame, then the latents of a clip whose
- * first frame is the picture and whose others are grey. pipeline_wan_i2v.py, prepare_latents. */
+/* Wan 2.1's condition: a mask of time_scale channels, one for each frame of a latent frame, that is 1 where the frame is given
+ * (all of them in the first latent frame); then the latents of a clip of the pictures with grey between. pipeline_wan_i2v.py,
+ * prepare_latents. */
 static void encode_channels(struct video_state *v)
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
     const struct vae       *vae = job->model->vae;
     int64_t                 T = job->latent_frames, h = job->latent_height, w = job->latent_width, mask = vae->time_scale;
+    bool                    two = job->last.rgb != NULL;
     v->channels = gv_scratch(r, GV_F32, 4, DIMS(T, h, w, mask + vae->z));
     gv_fill(r, slice(v->channels, 3, 0, mask), 0);
     gv_fill(r, slice(slice(v->channels, 3, 0, mask), 0, 0, 1), 1);
+    if (two)
+        gv_fill(r, slice(slice(v->channels, 3, mask - 1, 1), 0, T - 1, 1), 1);
     struct mark        mark0 = arena_mark(&r->scratch);
-    struct tensor      pixels = picture_pixels(v), grey = gv_scratch(r, GV_F32, 4, DIMS(mask, job->height, job->width, 3));
+    struct tensor      pixels = picture_pixels(v, &job->first),
+                  grey = gv_scratch(r, GV_F32, 4, DIMS(mask, job->height, job->width, 3));
+    struct tensor      last = two ? picture_pixels(v, &job->last) : pixels;
     struct tensor      z = gv_scratch(r, GV_F32, 4, DIMS(1, h, w, vae->z));
     struct vae_stream *s = gv_run_ready(r) ? vae->model->stream_open(r, vae, VAE_ENCODE) : NULL;
     gv_fill(r, grey, 0);
     for (int64_t t = 0; s && t < T && gv_run_ready(r); t++) {
+        if (two && t == T - 1)
+            gv_copy(r, slice(grey, 0, mask - 1, 1), last);
         vae->model->encode(r, s, z, t ? grey : pixels);
         gv_copy(r, slice(slice(v->channels, 3, mask, vae->z), 0, t, 1), z);
         tell(v, "image", t + 1, T);
@@ -255,12 +263,15 @@ static gv_status clip_pixels(float *out, const struct image_encoder *m, const st
     return status;
 }
 
+/* The tokens of the pictures, one after the other. */
 static void encode_clip(struct video_state *v)
 {
     struct run                 *r = v->run;
     const struct video_job     *job = v->job;
     const struct image_encoder *m = job->model->image;
-    struct tensor               out = gv_scratch(r, GV_F32, 2, DIMS(m->tokens, m->width));
+    const struct image         *pictures[] = { &job->first, &job->last };
+    int                         n = job->last.rgb ? 2 : 1;
+    struct tensor               out = gv_scratch(r, GV_F32, 2, DIMS(n * m->tokens, m->width));
     struct mark                 mark = arena_mark(&r->scratch);
     struct tensor               pixels = gv_scratch(r, GV_F32, 4, DIMS(1, m->size, m->size, 3));
     float                      *host = calloc((size_t)m->size * (size_t)m->size * 3, sizeof *host);
@@ -268,12 +279,14 @@ static void encode_clip(struct video_state *v)
     pin(v, m->weights, job->residency.stream, &pinned);
     if (!host)
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
-    else if (!dry(r) && gv_run_ready(r))
-        clip_pixels(host, m, &job->first, job->model->wan_rules, &r->err);
-    gv_upload(r, pixels, host);
-    gv_sync(r);
-    if (gv_run_ready(r))
-        m->model->encode(r, m, out, pixels);
+    for (int i = 0; i < n && gv_run_ready(r); i++) {
+        if (!dry(r))
+            clip_pixels(host, m, pictures[i], job->model->wan_rules, &r->err);
+        gv_upload(r, pixels, host);
+        gv_sync(r);
+        if (gv_run_ready(r))
+            m->model->encode(r, m, slice(out, 0, i * m->tokens, m->tokens), pixels);
+    }
     unpin(v, m->weights, job->residency.stream, &pinned);
     free(host);
     arena_release(&r->scratch, mark);

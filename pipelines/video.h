@@ -31,7 +31,7 @@ struct video_job {
     gv_model             *model;
     char                 *prompt_text, *negative_text; /* cleaned; owned */
     struct prompt         prompt, negative;
-    struct image          first; /* empty: none; owned */
+    struct image          first, last; /* empty: none; owned */
     int                   width, height, frames, steps;
     double                fps, guidance;
     uint64_t              seed;

@@ -103,18 +103,18 @@ static void make_model(char *path, const struct scene *s)
     fclose(f);
 }
 
-static void write_picture(char *path, size_t size, const char *folder, struct look *l)
+static void write_picture(char *path, size_t size, const char *folder, struct look *l, const char *what)
 {
     char    name[32];
     int64_t n;
-    snprintf(name, sizeof name, "%spicture", l->s->side);
+    snprintf(name, sizeof name, "%s%s", l->s->side, what);
     const struct st_entry *t = gv_tensor_file_find(&l->g.st, name);
     const float           *codes = golden_get(&l->g, name, &n);
     uint8_t               *rgb = malloc((size_t)n);
     struct error           e = { 0 };
     for (int64_t i = 0; i < n; i++)
         rgb[i] = (uint8_t)codes[i];
-    snprintf(path, size, "%s/picture.png", folder);
+    snprintf(path, size, "%s/%s.png", folder, what);
     assert_int_equal(gv_image_write(path, rgb, (int)t->dim[1], (int)t->dim[0], &e), GV_OK);
     free(rgb);
 }
@@ -140,7 +140,7 @@ static void check_frames(struct look *l)
 static void render(const char *of, const char *side, const char *precision)
 {
     struct scene        scene = { .folder = of, .side = side }, *s = &scene;
-    char                folder[256], picture[512], message[512] = "";
+    char                folder[256], picture[512], last_picture[512], message[512] = "";
     gv_engine          *engine;
     gv_model           *model;
     struct error        e = { 0 };
@@ -163,8 +163,12 @@ static void render(const char *of, const char *side, const char *precision)
     q.frames = s->frames;
     q.guidance = s->guidance;
     if (s->side[0]) {
-        write_picture(picture, sizeof picture, folder, &l);
+        write_picture(picture, sizeof picture, folder, &l, "picture");
         q.first_image = picture;
+    }
+    if (strstr(s->folder, "flf2v")) {
+        write_picture(last_picture, sizeof last_picture, folder, &l, "last_picture");
+        q.last_image = last_picture;
     }
     gv_video_job_open(&job, &q, &e);
     assert_string_equal(e.text, "");
@@ -212,6 +216,12 @@ static void image_by_channels_equals_diffusers(void **state)
     render("pipeline_i2v", "a.", "f32");
     render("pipeline_i2v", "b.", "f32");
 }
+static void first_and_last_picture_equal_diffusers(void **state)
+{
+    (void)state;
+    render("pipeline_flf2v", "a.", "f32");
+    render("pipeline_flf2v", "b.", "f32");
+}
 static void image_by_known_frame_equals_diffusers(void **state)
 {
     (void)state;
@@ -225,6 +235,7 @@ static void bf16_is_as_good_as_diffusers_bf16(void **state)
     render("pipeline_t2v_expand", "", "bf16");
     render("pipeline_i2v", "a.", "bf16");
     render("pipeline_i2v_known", "a.", "bf16");
+    render("pipeline_flf2v", "a.", "bf16");
 }
 
 int main(void)
@@ -233,6 +244,7 @@ int main(void)
         cmocka_unit_test(text_to_video_with_guidance_equals_diffusers),
         cmocka_unit_test(per_token_times_equal_diffusers),
         cmocka_unit_test(image_by_channels_equals_diffusers),
+        cmocka_unit_test(first_and_last_picture_equal_diffusers),
         cmocka_unit_test(image_by_known_frame_equals_diffusers),
         cmocka_unit_test(bf16_is_as_good_as_diffusers_bf16),
     };

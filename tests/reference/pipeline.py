@@ -35,7 +35,7 @@ import umt5
 import vae
 from common import Tap, copy_configs, error, fill_directory, filled, psnr, weight_files, write_io
 from fill import write_manifest
-from tokenizer import tokenizer
+from pipeline_tokenizer import tokenizer
 
 NEGATIVE = "low quality， blurry"
 RULES = {"text_encoder": umt5.rule, "transformer": dit.rule, "vae": vae.rule, "image_encoder": clip.rule}
