@@ -64,17 +64,14 @@ gv_status gv_approx_layout(struct attn_approx *a, struct attn_layout *l, int hea
     if (p->order)
         TRY(p->order(l, a->config->value, e));
     if (p->calibrated) {
-        const int tiles = (int)((l->tokens + GV_TILE_Q - 1) / GV_TILE_Q),
-                  blocks = (int)((l->tokens + GV_KV_BLOCK - 1) / GV_KV_BLOCK);
         if (!c || !c->bitmap)
             return gv_fail(e, GV_ERR_ARGUMENT,
                            "attention policy %s: the model has no calibrated choice; genvid calibrate makes one", p->name);
-        if (c->tiles != tiles || c->blocks != blocks || c->heads != heads || c->layers != a->layers)
-            return gv_fail(
-                e, GV_ERR_ARGUMENT,
-                "attention policy %s: the model's choice was made for clips of %d tiles and %d blocks of tokens; this one "
-                "has %d and %d",
-                p->name, c->tiles, c->blocks, tiles, blocks);
+        if (c->grid[0] != l->T || c->grid[1] != l->H || c->grid[2] != l->W || c->heads != heads || c->layers != a->layers)
+            return gv_fail(e, GV_ERR_ARGUMENT,
+                           "attention policy %s: the model's choice was made for clips of %d x %d x %d tokens; this one has "
+                           "%d x %d x %d",
+                           p->name, c->grid[0], c->grid[1], c->grid[2], l->T, l->H, l->W);
         return GV_OK;
     }
     gv_plan_free(&a->plan);
@@ -188,11 +185,17 @@ static struct attn_bitmap kept_choice(struct attending *w)
     return b;
 }
 
+/* Step i of n in a table of m: the nearest. */
+static int nearest(int i, int n, int m)
+{
+    return n > 1 ? (2 * i * (m - 1) + n - 1) / (2 * (n - 1)) : 0;
+}
+
 static struct attn_bitmap calibrated_choice(const struct attending *w)
 {
     const struct attn_calibration *c = w->a->calibration;
     struct attn_bitmap             b = bitmap_of(w, 1, c->heads);
-    const int                      step = w->a->at.step < c->steps ? w->a->at.step : c->steps - 1;
+    const int                      step = nearest(w->a->at.step, w->a->at.steps, c->steps);
 
     b.word = (uint32_t *)(uintptr_t)(c->bitmap + (size_t)(step * c->layers + w->layer) * (size_t)gv_bitmap_words(&b));
     return b;
@@ -297,12 +300,11 @@ static struct attn_plan plan_of_heads(const struct attn_plan *p, int64_t from, i
 static bool is_fresh(const struct attending *w, int64_t head)
 {
     const struct attn_calibration *c = w->a->calibration;
-    const int                      pass = w->a->at.step;
 
-    if (w->refresh || !w->a->causal)
+    if (w->refresh || !w->a->causal || !c || !c->fresh || c->layers != w->a->layers || c->heads != w->call.q.dim[2])
         return w->refresh;
-    return c && c->fresh && c->layers == w->a->layers && c->heads == w->call.q.dim[2] && pass < c->passes &&
-           c->fresh[((int64_t)pass * c->layers + w->layer) * c->heads + head];
+    const int pass = nearest(w->a->at.step, w->a->at.steps + 1, c->passes);
+    return c->fresh[((int64_t)pass * c->layers + w->layer) * c->heads + head];
 }
 
 /* A run of heads that do the same: all keys, keeping the unchosen ones' partial; or the chosen ones, seeded with it. */
@@ -502,6 +504,10 @@ void gv_attend(struct run *r, struct attn_approx *a, int layer, int stream, cons
 {
     if (!a) {
         gv_attention(r, call);
+        return;
+    }
+    if (a->survey) {
+        gv_survey_attend(r, a->survey, a->at.step, layer, stream, call);
         return;
     }
     struct attending w = attending(r, a, layer, stream, call);

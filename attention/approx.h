@@ -30,6 +30,7 @@
 #include "attention/cache.h"
 #include "attention/policy.h"
 #include "attention/reuse.h"
+#include "attention/survey.h"
 
 /* ---- what was asked for ---- */
 
@@ -70,11 +71,11 @@ static inline bool approx_config_active(const struct approx_config *c)
 /* ---- what a calibration found ---- */
 
 struct attn_calibration {
-    int             steps, layers, heads; /* steps: of the solver */
-    int             tiles, blocks;        /* of one head's bitmap; 0 = no bitmaps */
-    const uint32_t *bitmap;               /* [steps][layers][heads][tiles][words of a row]: blocks to read */
+    int             steps, layers, heads;   /* steps: of the solver, for the bitmaps */
+    int             grid[3], tiles, blocks; /* the clip, in tokens; of one head's bitmap */
+    const uint32_t *bitmap;                 /* [steps][layers][heads][tiles][words of a row]: blocks to read; NULL = none */
     const uint8_t  *fresh;                /* [passes][layers][heads]: 1 = reads its history anew; NULL = none does */
-    int             passes;               /* steps + 1 */
+    int             passes;               /* steps + 1, of another solver perhaps */
 };
 
 /* ---- what it cost ---- */
@@ -108,6 +109,7 @@ struct attn_approx {
     struct cache                  *kept;     /* choices; of these and histories every layer's */
     struct cache                  *partials; /* within the budget */
     int                           *last;     /* [2][layers * streams] step of the last refresh of a choice, of a partial; -1 */
+    struct attn_survey            *survey;   /* a calibration looks on: every call is exact; else NULL */
     struct approx_at               at;       /* set by the pipeline before each forward */
     struct approx_receipt          receipt;
 };

@@ -152,6 +152,8 @@ gv_status gv_approx_check(const struct approx_config *c, bool causal, struct err
                        c->policy->name);
     if (c->keep == KEEP_COMPLEMENT && causal)
         return gv_fail(e, GV_ERR_ARGUMENT, "cache complement is for clips that are denoised at once; causal: flashblock");
+    if (c->keep == KEEP_COMPLEMENT && c->policy && c->policy->calibrated)
+        return gv_fail(e, GV_ERR_ARGUMENT, "cache complement: what policy calibrated chooses changes from step to step");
     if (c->keep == KEEP_COMPLEMENT && (!is_thinned(c) || !gv_refresh_lasts(&c->refresh) || c->refresh.across > 1))
         return gv_fail(
             e, GV_ERR_ARGUMENT,

@@ -19,6 +19,7 @@ static const struct attn_policy *const policies[] = {
     &gv_policy_pooled,
     &gv_policy_antidiagonal,
     &gv_policy_vertical_slash,
+    &gv_policy_calibrated,
     NULL,
 };
 /* clang-format on */

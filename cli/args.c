@@ -17,7 +17,11 @@
 static const char WHAT[] = "What to make", HOW[] = "How to make it", OUT[] = "Output", MACHINE[] = "Machine",
                   SAY[] = "What to say", SHOW[] = "What to show";
 
-enum { ALL = CLI_VIDEO | CLI_CAPTION | CLI_INFO | CLI_BENCH | CLI_RERUN, RUNS = CLI_VIDEO | CLI_BENCH };
+enum {
+    ALL = CLI_VIDEO | CLI_CAPTION | CLI_INFO | CLI_BENCH | CLI_RERUN | CLI_CALIBRATE,
+    RUNS = CLI_VIDEO | CLI_BENCH,
+    RENDERS = CLI_VIDEO | CLI_CALIBRATE
+};
 
 const struct cli_option cli_options[] = {
     { "prompt-file", 'f', ARG_TEXT, CLI_VIDEO, FIELD(prompt_file), 0, 0, "FILE", WHAT,
@@ -27,12 +31,12 @@ const struct cli_option cli_options[] = {
     { "image", 'i', ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(image), 0, 0, "FILE", WHAT, "picture that the clip begins with" },
     { "last-image", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(last_image), 0, 0, "FILE", WHAT,
       "picture that the clip ends with" },
-    { "size", 0, ARG_SIZE, CLI_VIDEO, FIELD(width), 16, 16384, "WxH", WHAT, "width and height in pixels" },
-    { "width", 0, ARG_COUNT, CLI_VIDEO, FIELD(width), 16, 16384, "N", WHAT,
+    { "size", 0, ARG_SIZE, RENDERS, FIELD(width), 16, 16384, "WxH", WHAT, "width and height in pixels" },
+    { "width", 0, ARG_COUNT, RENDERS, FIELD(width), 16, 16384, "N", WHAT,
       "width alone; with --image the height follows the picture" },
-    { "height", 0, ARG_COUNT, CLI_VIDEO, FIELD(height), 16, 16384, "N", WHAT,
+    { "height", 0, ARG_COUNT, RENDERS, FIELD(height), 16, 16384, "N", WHAT,
       "height alone; with --image the width follows the picture" },
-    { "frames", 0, ARG_COUNT, CLI_VIDEO, FIELD(frames), 1, 100000, "N", WHAT,
+    { "frames", 0, ARG_COUNT, RENDERS, FIELD(frames), 1, 100000, "N", WHAT,
       "length in frames; rounded to what the model can make, and said" },
     { "seconds", 0, ARG_REAL, RUNS, FIELD(seconds), 0.01, 3600, "S", WHAT,
       "video: length in seconds instead of --frames; bench: how long to measure (default 5)" },
@@ -69,13 +73,13 @@ const struct cli_option cli_options[] = {
 
     { "model", 'm', ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(model), 0, 0, "DIR", HOW,
       "model directory in the diffusers layout" },
-    { "steps", 0, ARG_COUNT, CLI_VIDEO, FIELD(steps), 1, 1000, "N", HOW, "denoising steps" },
-    { "guidance", 0, ARG_REAL, CLI_VIDEO, FIELD(guidance), 0, 100, "X", HOW,
+    { "steps", 0, ARG_COUNT, RENDERS, FIELD(steps), 1, 1000, "N", HOW, "denoising steps" },
+    { "guidance", 0, ARG_REAL, RENDERS, FIELD(guidance), 0, 100, "X", HOW,
       "weight of the prompt against the negative prompt; 1 is off and twice as fast" },
-    { "shift", 0, ARG_REAL, CLI_VIDEO, FIELD(shift), 0.01, 100, "X", HOW,
+    { "shift", 0, ARG_REAL, RENDERS, FIELD(shift), 0.01, 100, "X", HOW,
       "sigma shift: higher spends more steps on the large shapes" },
-    { "solver", 0, ARG_TEXT, CLI_VIDEO, FIELD(solver), 0, 0, "NAME", HOW, "unipc, euler or dpm++" },
-    { "causal", 0, ARG_TEXT, CLI_VIDEO, FIELD(causal), 0, 0, "NAME", HOW,
+    { "solver", 0, ARG_TEXT, RENDERS, FIELD(solver), 0, 0, "NAME", HOW, "unipc, euler or dpm++" },
+    { "causal", 0, ARG_TEXT, RENDERS, FIELD(causal), 0, 0, "NAME", HOW,
       "a few frames after another, of any length in the same memory: on (as the model says), self-forcing, causvid, longlive" },
     { "attention", 0, ARG_TEXT, CLI_VIDEO, FIELD(attention), 0, 0, "POLICY[:NAME=VALUE,...]", HOW,
       "leave pairs of tokens out of self-attention, as `genvid info --shortcuts` lists; faster, and not the same clip" },
@@ -85,12 +89,19 @@ const struct cli_option cli_options[] = {
       "steps computed a second time, exactly, to say what --attention and --cache cost (default 2)" },
     { "verify", 0, ARG_FLAG, CLI_VIDEO, FIELD(verify), 0, 0, NULL, HOW,
       "make the exact clip too, and say how far this one is from it: PSNR and SSIM" },
-    { "seed", 's', ARG_COUNT, CLI_VIDEO, FIELD(seed), 0, 9223372036854775807.0, "N", HOW,
+    { "seed", 's', ARG_COUNT, RENDERS, FIELD(seed), 0, 9223372036854775807.0, "N", HOW,
       "start of the noise; chosen by chance when left out, always printed" },
     { "noise", 0, ARG_TEXT, CLI_VIDEO, FIELD(noise), 0, 0, "NAME", HOW,
       "where the noise comes from: genvid, or as torch.randn draws it: torch-cpu, torch-cuda[:SMSxTHREADS]" },
-    { "option", 0, ARG_PAIR, CLI_VIDEO, FIELD(options), 0, 0, "NAME=VALUE", HOW,
+    { "option", 0, ARG_PAIR, RENDERS, FIELD(options), 0, 0, "NAME=VALUE", HOW,
       "an option of the model, as `genvid info --options` lists them; may be repeated" },
+
+    { "mass", 0, ARG_REAL, CLI_CALIBRATE, FIELD(mass), 0.01, 1, "X", HOW,
+      "share of the softmax that the chosen blocks hold (default 0.9)" },
+    { "cosine", 0, ARG_REAL, CLI_CALIBRATE, FIELD(cosine), 0.01, 1, "X", HOW,
+      "with --causal: heads whose history's output keeps less cosine read it anew (default 0.85)" },
+    { "lse", 0, ARG_REAL, CLI_CALIBRATE, FIELD(lse), 0.001, 1000, "X", HOW,
+      "with --causal: and those whose log-sum-exp moves by more (default 0.05)" },
 
     { "output", 'o', ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(output), 0, 0, "FILE", OUT,
       "where the clip goes; its extension is the format, %04d makes a sequence of pictures, - is stdout" },
@@ -149,6 +160,8 @@ const struct cli_command cli_commands[] = {
     { "info", "[MODEL] [options]", "say what is here: model, devices, formats, options, words", CLI_INFO, 1 },
     { "probe", "FILE [options]", "say what a picture or clip is and what made it", CLI_PROBE, 1 },
     { "rerun", "FILE [options]", "render a clip again and say whether the frames are the same", CLI_RERUN, 1 },
+    { "calibrate", "[MODEL [PROMPT...]] [options]", "measure what --attention and --cache may leave out of a model", CLI_CALIBRATE,
+      CLI_MAX_WORDS },
     { "bench", "[options]", "measure the operations that a render is made of", CLI_BENCH, 0 },
     { "help", "[COMMAND|output|exit|files]", "explain a command or a subject", CLI_HELP, 1 },
 };

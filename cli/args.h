@@ -27,7 +27,7 @@ enum cli_exit {
 };
 
 /* Bits: an option lists the commands that take it. */
-enum { CLI_VIDEO = 1, CLI_INFO = 2, CLI_BENCH = 4, CLI_HELP = 8, CLI_CAPTION = 16, CLI_PROBE = 32, CLI_RERUN = 64 };
+enum { CLI_VIDEO = 1, CLI_INFO = 2, CLI_BENCH = 4, CLI_HELP = 8, CLI_CAPTION = 16, CLI_PROBE = 32, CLI_RERUN = 64, CLI_CALIBRATE = 128 };
 
 enum cli_type {
     ARG_FLAG,  /* bool */
@@ -75,6 +75,7 @@ struct cli_args {
     double      temperature, top_p, repetition;
     const char *solver, *causal, *noise, *device, *precision, *cpu_level;
     const char *attention, *cache, *receipt;
+    double      mass, cosine, lse;
     const char *output, *format, *codec, *bits, *crf, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
@@ -111,6 +112,7 @@ int cli_video(const struct cli_args *a);
 int cli_caption(const struct cli_args *a);
 int cli_info(const struct cli_args *a);
 int cli_bench(const struct cli_args *a);
+int cli_calibrate(const struct cli_args *a);
 int cli_probe(const struct cli_args *a);
 int cli_rerun(const struct cli_args *a);
 

@@ -31,6 +31,7 @@ static int run(const struct cli_args *a)
     switch (a->command->bit) {
     case CLI_VIDEO: return cli_video(a);
     case CLI_CAPTION: return cli_caption(a);
+    case CLI_CALIBRATE: return cli_calibrate(a);
     case CLI_INFO: return cli_info(a);
     case CLI_BENCH: return cli_bench(a);
     case CLI_PROBE: return cli_probe(a);

@@ -1,6 +1,7 @@
 #include "diffusion/step_cache.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/compare.h"
@@ -138,6 +139,14 @@ static const struct step_method firstblock = { "firstblock",  "skip the other bl
 static const struct step_method easycache = { "easycache",  "skip by the change of the latents",
                                               easy_options, SIGNAL_LATENTS,
                                               NULL,         easy_skips };
+static bool                     never_skips(struct step_cache *s, double change)
+{
+    (void)s, (void)change;
+    return false;
+}
+static const struct policy_option no_options[] = { { 0 } };
+const struct step_method          gv_step_measure = { "measure", "", no_options, SIGNAL_STEP, NULL, never_skips };
+
 static const struct step_method *const methods[] = { &magcache, &easycache, &teacache, &firstblock, NULL };
 
 const struct step_method *const *gv_step_methods(void)
@@ -218,12 +227,45 @@ static double change_since(struct run *r, struct step_cache *s, int slot, struct
 
 /* ---- in the residual stream ---- */
 
+static double norm(struct run *r, float *host, struct tensor row_f32, struct tensor x, int64_t i)
+{
+    double sum = 0;
+
+    gv_copy(r, row_f32, slice(x, 0, i, 1));
+    gv_download(r, host, row_f32);
+    for (int64_t k = 0; k < row_f32.dim[1]; k++)
+        sum += (double)host[k] * (double)host[k];
+    return sqrt(sum);
+}
+
+/* Mean over tokens of ‖now‖ / ‖was‖. */
+static double mean_ratio(struct run *r, struct tensor now, struct tensor was)
+{
+    const struct mark mark = arena_mark(&r->scratch);
+    const int64_t     n = now.dim[0], width = now.dim[1];
+    struct tensor     one = gv_scratch(r, GV_F32, 2, DIMS(1, width));
+    float            *host = malloc((size_t)width * sizeof *host);
+    double            sum = 0;
+
+    if (!host)
+        gv_run_fail(r, GV_ERR_MEMORY, "no memory for %lld numbers", (long long)width);
+    for (int64_t i = 0; i < n && !gv_device_is_null(r->device) && gv_run_ready(r); i++) {
+        const double before = norm(r, host, one, was, i);
+        sum += before > 0 ? norm(r, host, one, now, i) / before : 1;
+    }
+    free(host);
+    arena_release(&r->scratch, mark);
+    return sum / (double)n;
+}
+
 /* x - begin is kept in the compute type. */
 static void keep_residual(struct run *r, struct step_cache *s, struct tensor x)
 {
     struct tensor kept = gv_cache_slot(r, s->kept, key_of(SLOT_RESIDUAL), r->compute, 2, x.dim);
 
     gv_lincomb(r, s->begin, 2, (struct lincomb_term[]){ { 1, x }, { -1, s->begin } });
+    if (s->measured && present(gv_cache_get(s->kept, key_of(SLOT_RESIDUAL))))
+        s->measured[s->step] += mean_ratio(r, s->begin, kept);
     gv_copy(r, kept, s->begin);
     if (gv_run_ready(r))
         gv_cache_set_length(s->kept, key_of(SLOT_RESIDUAL), 0, x.dim[0]);

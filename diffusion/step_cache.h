@@ -64,10 +64,14 @@ struct step_cache {
     bool                      skip;            /* this step's verdict */
     double                    sum, product, k; /* the method's own state */
     int                       run;             /* skipped in a row */
+    double *measured; /* [steps], of gv_step_measure: the ratio of each step's residual to the last is added */
     struct tensor             begin;           /* f32, scratch: the stream where what is kept begins */
     int                       full, skipped;
     char                      schedule[GV_STEP_STEPS + 1]; /* '1' computed, '0' skipped, of the last block */
 };
+
+/* Computes every step and measures magcache's ratios; not among the methods. */
+extern const struct step_method gv_step_measure;
 
 /* method, value, data, ratio, n_ratio and steps are the caller's to fill. Errors: of the method; MEMORY. */
 gv_status gv_step_open(struct step_cache *s, struct device *d, struct error *e);

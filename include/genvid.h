@@ -173,6 +173,25 @@ GV_API gv_status gv_video_estimate(gv_session *s, const gv_video_request *r, gv_
  * Errors: ARGUMENT, UNSUPPORTED, MEMORY, IO, FORMAT, DEVICE, CANCELLED. */
 GV_API gv_status gv_video_generate(gv_session *s, const gv_video_request *r);
 
+/* ---- calibration: what shortcuts may leave out of one model ---------------------------------------------------------- */
+
+/* Renders some prompts exactly, without frames, and writes what it finds into genvid.calibration.safetensors beside the model:
+ * for a whole clip of this size, length and steps the blocks of keys that matter (attention=calibrated) and how its steps change
+ * (cache=magcache); with the option causal, heads that cannot reuse their history (cache=flashblock). */
+typedef struct gv_calibrate_request {
+    size_t                  struct_size;
+    const gv_video_request *video;   /* model, size, length, steps, seed, causal; its prompt and outputs are not used */
+    const char *const      *prompts; /* NULL = five of the library's own */
+    size_t                  prompt_count;
+    double                  mass;   /* of the softmax that the chosen blocks hold; 0 = 0.9 */
+    double                  cosine; /* heads whose history's output keeps less read it anew; 0 = 0.85 */
+    double                  lse;    /* and those whose LSE moves by more; 0 = 0.05 */
+} gv_calibrate_request;
+GV_API void gv_calibrate_request_init_(gv_calibrate_request *r, size_t struct_size);
+#define gv_calibrate_request_init(r) gv_calibrate_request_init_((r), sizeof *(r))
+/* *json: {path, prompts, density, fresh_heads, ratios}, freed with gv_free. Errors: as gv_video_generate. */
+GV_API gv_status gv_calibrate(gv_session *s, const gv_calibrate_request *r, char **json);
+
 /* ---- pictures and clips to text --------------------------------------------------------------------------------------- */
 
 typedef int (*gv_text_fn)(void *user, const char *utf8, size_t bytes); /* whole characters, as they come; non-zero cancels */

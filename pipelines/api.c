@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "pipelines/bench.h"
+#include "pipelines/calibration.h"
 #include "pipelines/caption.h"
 #include "pipelines/memo.h"
 #include "pipelines/options.h"
@@ -312,6 +313,31 @@ gv_status gv_video_generate(gv_session *s, const gv_video_request *request)
         s->report_lost = !(s->report = gv_report_json(&job, &p));
     gv_video_job_close(&job);
     return status;
+}
+
+/* ---- calibration ---- */
+
+void gv_calibrate_request_init_(gv_calibrate_request *r, size_t struct_size)
+{
+    const gv_calibrate_request d = { 0 };
+    fill(r, struct_size, &d, sizeof d);
+}
+
+gv_status gv_calibrate(gv_session *s, const gv_calibrate_request *request, char **json)
+{
+    gv_calibrate_request c;
+    gv_video_request     q;
+    atomic_store(&s->cancel, false);
+    s->error = (struct error){ 0 };
+    gv_calibrate_request_init(&c);
+    take(&c, sizeof c, request);
+    gv_video_request_init(&q);
+    if (c.video)
+        take(&q, sizeof q, c.video);
+    if (c.video && q.model && q.model->vlm)
+        return gv_fail(&s->error, GV_ERR_ARGUMENT, "model is %s, which makes captions", q.model->path);
+    c.video = c.video ? &q : NULL;
+    return gv_calibrate_job(s, &c, json);
 }
 
 /* ---- what is here ---- */

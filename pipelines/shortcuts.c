@@ -16,7 +16,7 @@ enum { SAMPLES = 2 };
 
 bool gv_shortcuts_on(const struct shortcuts *s)
 {
-    return approx_config_active(&s->attention) || s->steps;
+    return approx_config_active(&s->attention) || s->steps || s->survey;
 }
 
 static bool is_off(const char *text)
@@ -79,6 +79,18 @@ static gv_status settle_verify(struct shortcuts *s, const char *text, struct err
     return GV_OK;
 }
 
+/* Looked for where something asks for it. */
+static gv_status read_calibration(struct video_job *job, struct error *e)
+{
+    struct shortcuts        *s = &job->shortcuts;
+    const struct dit_config *c = &job->model->dit->config;
+    const bool               magcache = s->steps && !strcmp(s->steps->name, "magcache");
+
+    if (!magcache && s->attention.keep != KEEP_HISTORY && !(s->attention.policy && s->attention.policy->calibrated))
+        return GV_OK;
+    return gv_calibration_read(&s->calibration, job->model->path, c->layers, c->heads, e);
+}
+
 gv_status gv_shortcuts_settle(struct video_job *job, const gv_video_request *q, struct error *e)
 {
     struct shortcuts *s = &job->shortcuts;
@@ -100,7 +112,8 @@ gv_status gv_shortcuts_settle(struct video_job *job, const gv_video_request *q, 
         return gv_fail(e, GV_ERR_UNSUPPORTED,
                        "attention, cache: lists of key blocks are made on the cpu device alone so far; step "
                        "caches (easycache, firstblock, ...) go on every device");
-    return gv_approx_check(&s->attention, job->causal.block > 0, e);
+    TRY(gv_approx_check(&s->attention, job->causal.block > 0, e));
+    return read_calibration(job, e);
 }
 
 void gv_shortcuts_free(struct shortcuts *s)
@@ -108,6 +121,8 @@ void gv_shortcuts_free(struct shortcuts *s)
     free(s->attention_text);
     free(s->cache_text);
     s->attention_text = s->cache_text = NULL;
+    gv_calibration_free(s->calibration);
+    s->calibration = NULL;
 }
 
 /* ---- while it runs ---- */
@@ -116,9 +131,12 @@ static gv_status open_steps(struct shortcut_run *s, const struct video_job *job,
 {
     const struct dit_config *c = &job->model->dit->config;
 
-    s->steps = (struct step_cache){ .method = s->asked->steps,
+    s->steps = (struct step_cache){ .method = s->asked->measured ? &gv_step_measure : s->asked->steps,
                                     .steps = job->steps,
+                                    .measured = s->asked->measured,
                                     .data = gv_step_data(c->layers, c->in_channels, (int64_t)job->width * job->height) };
+    if (s->asked->calibration && s->asked->calibration->ratio)
+        s->steps.ratio = s->asked->calibration->ratio, s->steps.n_ratio = s->asked->calibration->n_ratio;
     memcpy(s->steps.value, s->asked->step_value, sizeof s->steps.value);
     return gv_step_open(&s->steps, d, e);
 }
@@ -135,8 +153,13 @@ gv_status gv_shortcut_run_open(struct shortcut_run *s, const struct video_job *j
     if (!s->on)
         return GV_OK;
     s->open = true;
-    TRY(gv_approx_open(&s->approx, &s->asked->attention, NULL, d, &shape, e));
-    return s->asked->steps ? open_steps(s, job, d, e) : GV_OK;
+    s->skips = s->asked->steps || s->asked->measured;
+    TRY(gv_approx_open(&s->approx, &s->asked->attention, s->asked->calibration ? &s->asked->calibration->attention : NULL, d,
+                       &shape, e));
+    s->approx.survey = s->asked->survey;
+    if (s->asked->survey)
+        TRY(gv_survey_begin(s->asked->survey, d, e));
+    return s->skips ? open_steps(s, job, d, e) : GV_OK;
 }
 
 void gv_shortcut_run_begin_block(struct shortcut_run *s)
@@ -144,7 +167,9 @@ void gv_shortcut_run_begin_block(struct shortcut_run *s)
     if (!s->on)
         return;
     gv_approx_begin_block(&s->approx);
-    if (s->asked->steps)
+    if (s->asked->survey)
+        gv_survey_begin_block(s->asked->survey);
+    if (s->skips)
         gv_step_begin_block(&s->steps);
 }
 
@@ -166,7 +191,9 @@ void gv_shortcut_run_close(struct shortcut_run *s)
         p->drift /= p->samples;
     }
     gv_approx_close(&s->approx);
-    if (s->asked->steps)
+    if (s->asked->survey)
+        gv_survey_end(s->asked->survey);
+    if (s->skips)
         gv_step_close(&s->steps);
     s->open = false;
 }
@@ -186,8 +213,8 @@ void gv_shortcut_run_enter(struct shortcut_run *s, struct dit_call *call, int st
     s->approx.at = (struct approx_at){ .step = step, .steps = steps, .commit = commit, .sample = !commit && sample_is_due(s) };
     s->steps.step = step;
     s->steps.skip = false;
-    call->approx = approx_config_active(&s->asked->attention) ? &s->approx : NULL;
-    call->steps = s->asked->steps && !commit ? &s->steps : NULL;
+    call->approx = approx_config_active(&s->asked->attention) || s->asked->survey ? &s->approx : NULL;
+    call->steps = s->skips && !commit ? &s->steps : NULL;
     s->receipt->attention.thinned = s->approx.receipt.thinned; /* to see whether this forward leaves something out */
 }
 

@@ -12,6 +12,7 @@
 
 #include "diffusion/step_cache.h"
 #include "genvid.h"
+#include "pipelines/calibration.h"
 
 struct gv_model;
 struct video_job;
@@ -24,6 +25,8 @@ struct shortcuts {
     int                       samples;                     /* forwards to sample */
     bool                      verify;                      /* render the exact clip too and compare */
     struct calibration       *calibration;                 /* what genvid calibrate found for the model, owned; NULL */
+    struct attn_survey       *survey;                      /* a calibration looks on and nothing is left out; else NULL */
+    double                   *measured; /* of a calibration: [steps] ratios of residuals are added; or NULL */
 };
 
 /* The request's options into job->shortcuts; the job's causal settings, size and steps are settled. Errors: ARGUMENT, IO, MODEL. */
@@ -46,7 +49,7 @@ struct receipt {
 
 struct shortcut_run {
     const struct shortcuts *asked;
-    bool                    on, open;
+    bool                    on, open, skips;
     struct attn_approx      approx;
     struct step_cache       steps;
     int                     forwards, of, taken; /* so far, in all, sampled */

@@ -557,6 +557,86 @@ static void what_a_policy_leaves_out_of_the_history_is_kept(void **state)
     scene_close(&alone);
 }
 
+/* ---- surveys ---- */
+
+/* The blocks that a survey names hold the mass that was asked for, and are as few as that takes; its outputs are dense. */
+static void a_survey_names_the_blocks_that_hold_the_mass(void **state)
+{
+    enum { TILES = (N + 127) / 128, BLOCKS = (N + 63) / 64 };
+    const struct survey_shape shape = { .steps = 2, .layers = 2, .heads = A, .tiles = TILES, .blocks = BLOCKS, .mass = 0.7 };
+    struct scene              s;
+    struct attn_survey        survey;
+    struct error              e = { 0 };
+    uint32_t                  bits[2 * 2 * A * TILES];
+
+    (void)state;
+    scene_open(&s, NULL, NULL, 2, 0, 2);
+    assert_int_equal(gv_survey_open(&survey, &shape, &e), GV_OK);
+    assert_int_equal(gv_survey_begin(&survey, s.device, &e), GV_OK);
+    s.approx.survey = &survey;
+    s.call.q = slice(s.call.q, 0, 0, 1); /* one path: its vote is the choice */
+    s.call.out.o = slice(s.call.out.o, 0, 0, 1);
+    s.call.source[0].k = slice(s.call.source[0].k, 0, 0, 1);
+    s.call.source[0].v = slice(s.call.source[0].v, 0, 0, 1);
+    same(&s, attend(&s, 1, 1), attend_exactly(&s));
+    gv_survey_bitmap(&survey, bits);
+    for (int i = 0; i < 3 * A * TILES; i++)
+        assert_int_equal(bits[i], 0); /* steps and layers that nobody saw */
+    for (int h = 0; h < A; h++)
+        for (int tile = 0; tile < TILES; tile++) {
+            double mass[BLOCKS] = { 0 }, kept = 0, least = 1, all = 0;
+            for (int64_t q = tile * 128; q < N && q < tile * 128 + 128; q++) {
+                double p[N], sum = 0;
+                for (int64_t k = 0; k < N; k++) {
+                    double x = 0;
+                    for (int64_t d = 0; d < D; d++)
+                        x += (double)get(s.call.q, 0, q, h, d) * (double)get(s.call.source[0].k, 0, k, h, d);
+                    sum += p[k] = exp(x / sqrt(D));
+                }
+                for (int64_t k = 0; k < N; k++)
+                    mass[k / 64] += p[k] / sum;
+            }
+            for (int b = 0; b < BLOCKS; b++)
+                all += mass[b];
+            for (int b = 0; b < BLOCKS; b++)
+                if (bits[(3 * A + h) * TILES + tile] >> b & 1) {
+                    kept += mass[b] / all;
+                    least = mass[b] / all < least ? mass[b] / all : least;
+                }
+            assert_true(kept >= 0.7 - 1e-5 && kept - least < 0.7 + 1e-5);
+        }
+    gv_survey_close(&survey);
+    scene_close(&s);
+}
+
+static void a_survey_of_a_history_finds_the_heads_that_move(void **state)
+{
+    const struct survey_shape shape = { .steps = 3, .layers = 1, .heads = A, .cosine = 0.85, .lse = 0.05 };
+    struct scene              s;
+    struct attn_survey        survey;
+    struct error              e = { 0 };
+    uint8_t                   fresh[4 * A];
+
+    (void)state;
+    scene_open(&s, NULL, "flashblock", 1, 200, 2);
+    assert_int_equal(gv_survey_open(&survey, &shape, &e), GV_OK);
+    assert_int_equal(gv_survey_begin(&survey, s.device, &e), GV_OK);
+    s.approx.survey = &survey;
+    near(&s, attend(&s, 0, 0), attend_exactly(&s), 5e-6);
+    free(attend(&s, 0, 1)); /* nothing moved */
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t d = 0; d < D; d++)
+            set(s.call.q, 0, n, 1, d, -get(s.call.q, 0, n, 1, d)); /* head 1 looks the other way */
+    free(attend(&s, 0, 2));
+    free(attend(&s, 0, 3)); /* its kept partial was replaced at once */
+    gv_survey_fresh(&survey, fresh);
+    for (int pass = 0; pass < 4; pass++)
+        for (int h = 0; h < A; h++)
+            assert_int_equal(fresh[pass * A + h], pass == 2 && h == 1);
+    gv_survey_close(&survey);
+    scene_close(&s);
+}
+
 /* ---- promises of the whole ---- */
 
 static const char *const asked[][2] = { { "pooled:share=0.3", NULL },
@@ -709,6 +789,8 @@ int main(void)
         cmocka_unit_test(unchanged_queries_read_the_history_they_kept),
         cmocka_unit_test(heads_are_recomputed_by_their_mask_alone),
         cmocka_unit_test(what_a_policy_leaves_out_of_the_history_is_kept),
+        cmocka_unit_test(a_survey_names_the_blocks_that_hold_the_mass),
+        cmocka_unit_test(a_survey_of_a_history_finds_the_heads_that_move),
         cmocka_unit_test(bits_do_not_depend_on_threads),
         cmocka_unit_test(a_dry_run_knows_the_memory),
         cmocka_unit_test(samples_say_how_far_off_a_call_is),

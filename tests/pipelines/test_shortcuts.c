@@ -248,6 +248,7 @@ static void what_cannot_be_is_refused_before_it_starts(void **state)
         { "attention=radial:decay=x", "decay=x" },
         { "cache=nothing", "there are: magcache" },
         { "cache=magcache", "genvid calibrate" },
+        { "attention=calibrated", "genvid calibrate" },
         { "cache=teacache", "Wan 2.1" },
         { "cache=complement", "every=4" },
         { "cache=flashblock", "causal" },
@@ -290,6 +291,107 @@ static void the_list_of_shortcuts_is_whole(void **state)
     gv_free(text);
 }
 
+/* ---- calibration ---- */
+
+static json_t *calibrated(const char *causal, double mass, gv_status want)
+{
+    struct take          t;
+    gv_video_request     q;
+    gv_calibrate_request c;
+    gv_option            option = { "causal", causal };
+    const char *const    prompts[] = { "a red fox", "a dog" };
+    char                *json = NULL;
+
+    render(&t, "attention=nothing", 2, "f32"); /* opens a session */
+    gv_video_request_init(&q);
+    gv_calibrate_request_init(&c);
+    q.model = t.model, q.options = &option, q.option_count = causal != NULL;
+    c.video = &q, c.prompts = prompts, c.prompt_count = 2, c.mass = mass;
+    const gv_status status = gv_calibrate(t.session, &c, &json);
+    if (status != want)
+        fail_msg("%s", gv_session_message(t.session));
+    json_t *found = json ? json_loads(json, 0, NULL) : NULL;
+    gv_free(json);
+    take_free(&t);
+    return found;
+}
+
+static void a_calibration_is_used_and_its_parts_are_kept(void **state)
+{
+    struct take t;
+
+    (void)state;
+    json_t      *clip = calibrated(NULL, 0.5, GV_OK), *causal = calibrated("self-forcing", 0, GV_OK);
+    const double density = json_number_value(json_object_get(clip, "density"));
+    assert_true(density > 0.25 && density < 1);
+    assert_int_equal(json_array_size(json_object_get(clip, "ratios")), 6);
+    assert_true(json_object_get(causal, "fresh_heads") && !json_object_get(causal, "density"));
+    must(&t, "attention=calibrated", 1, "f32"); /* the causal part came later and did not take it away */
+    assert_true(t.predicted == t.peak && number(&t, "attention", "density") < 1);
+    take_free(&t);
+    must(&t, "cache=magcache:thr=10", 1, "f32");
+    assert_true(number(&t, "steps", "skipped") > 0);
+    take_free(&t);
+    must(&t, "causal=self-forcing cache=flashblock:commit=1", 1, "f32");
+    assert_true(t.predicted == t.peak);
+    /* 3 of the 4 passes behind the first have something to reuse here: the last block is not committed, the first has no history */
+    const double share = json_number_value(json_object_get(causal, "fresh_heads"));
+    assert_true(fabs(number(&t, "attention", "fresh_heads") / number(&t, "attention", "heads") - share * 4 / 3) < 1e-9);
+    take_free(&t);
+    json_decref(clip);
+    json_decref(causal);
+}
+
+/* Bytes of the file's tensors are changed one after another; a reader refuses or renders, and never reads past an end. */
+static void a_broken_calibration_is_refused(void **state)
+{
+    char           path[512];
+    unsigned char *bytes;
+    long           size;
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/genvid.calibration.safetensors", folder);
+    FILE *f = fopen(path, "rb");
+    fseek(f, 0, SEEK_END);
+    size = ftell(f);
+    rewind(f);
+    bytes = malloc((size_t)size);
+    assert_int_equal(fread(bytes, 1, (size_t)size, f), size);
+    fclose(f);
+    const long data = 8 + bytes[0] + 256 * bytes[1];
+    for (int i = 0; i < 8; i++) { /* each of the numbers */
+        struct calibration *c;
+        struct error        e = { 0 };
+        unsigned char       was[8];
+        memcpy(was, bytes + data + 8 * i, 8);
+        for (int way = 0; way < 3; way++) {
+            memset(bytes + data + 8 * i, way == 0 ? 0xff : 0, 8);
+            bytes[data + 8 * i + (way == 2)] = (unsigned char)(way == 0 ? 0xff : was[0] + 1);
+            f = fopen(path, "wb");
+            fwrite(bytes, 1, (size_t)size, f);
+            fclose(f);
+            e = (struct error){ 0 };
+            assert_int_equal(gv_calibration_read(&c, folder, 2, 2, &e), GV_ERR_MODEL);
+            assert_non_null(strstr(e.text, "genvid calibrate makes a new one"));
+            assert_null(c);
+        }
+        memcpy(bytes + data + 8 * i, was, 8);
+    }
+    f = fopen(path, "wb");
+    fwrite(bytes, 1, (size_t)size, f);
+    fclose(f);
+    struct calibration *c;
+    struct error        e = { 0 };
+    assert_int_equal(gv_calibration_read(&c, folder, 2, 2, &e), GV_OK);
+    gv_calibration_free(c);
+    assert_int_equal(gv_calibration_read(&c, folder, 3, 2, &e), GV_ERR_MODEL); /* another model's */
+    remove(path);
+    e = (struct error){ 0 };
+    assert_int_equal(gv_calibration_read(&c, folder, 2, 2, &e), GV_OK);
+    assert_null(c);
+    free(bytes);
+}
+
 /* ---- measures ---- */
 
 static void ssim_is_1_for_equals_and_known_for_constants(void **state)
@@ -319,6 +421,8 @@ int main(void)
         cmocka_unit_test(receipts_say_what_happened),
         cmocka_unit_test(what_cannot_be_is_refused_before_it_starts),
         cmocka_unit_test(the_list_of_shortcuts_is_whole),
+        cmocka_unit_test(a_calibration_is_used_and_its_parts_are_kept),
+        cmocka_unit_test(a_broken_calibration_is_refused),
         cmocka_unit_test(ssim_is_1_for_equals_and_known_for_constants),
     };
     return cmocka_run_group_tests(tests, make_model, remove_model);
