@@ -39,7 +39,7 @@ const struct cli_option cli_options[] = {
     { "frames", 0, ARG_COUNT, RENDERS, FIELD(frames), 1, 100000, "N", WHAT,
       "length in frames; rounded to what the model can make, and said" },
     { "seconds", 0, ARG_REAL, RUNS, FIELD(seconds), 0.01, 3600, "S", WHAT,
-      "video: length in seconds instead of --frames; bench: how long to measure (default 5)" },
+      "video: length in seconds instead of --frames; bench: how long to measure (default 5; attention 60)" },
     { "fps", 0, ARG_REAL, CLI_VIDEO, FIELD(fps), 0.1, 240, "N", WHAT, "frames a second" },
 
     { "fps", 0, ARG_REAL, CLI_CAPTION, FIELD(fps), 0.01, 240, "N", WHAT, "frames of a clip to look at a second" },
@@ -160,9 +160,9 @@ const struct cli_command cli_commands[] = {
     { "info", "[MODEL] [options]", "say what is here: model, devices, formats, options, words", CLI_INFO, 1 },
     { "probe", "FILE [options]", "say what a picture or clip is and what made it", CLI_PROBE, 1 },
     { "rerun", "FILE [options]", "render a clip again and say whether the frames are the same", CLI_RERUN, 1 },
-    { "calibrate", "[MODEL [PROMPT...]] [options]", "measure what --attention and --cache may leave out of a model", CLI_CALIBRATE,
-      CLI_MAX_WORDS },
-    { "bench", "[options]", "measure the operations that a render is made of", CLI_BENCH, 0 },
+    { "calibrate", "[MODEL [PROMPT...]] [options]", "measure what --attention and --cache may leave out of a model",
+      CLI_CALIBRATE, CLI_MAX_WORDS },
+    { "bench", "[attention] [options]", "measure the operations that a render is made of, or masks x lengths", CLI_BENCH, 1 },
     { "help", "[COMMAND|output|exit|files]", "explain a command or a subject", CLI_HELP, 1 },
 };
 const size_t cli_n_commands = sizeof cli_commands / sizeof cli_commands[0];

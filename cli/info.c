@@ -197,11 +197,43 @@ static int info(struct cli_open *c, const struct cli_args *a)
 
 /* ---- bench --------------------------------------------------------------------------------------------------------- */
 
+static void print_grid(const json_t *grid)
+{
+    const json_t *rows = json_object_get(grid, "rows");
+    printf("%-30s %8s %8s %10s %10s %9s %7s\n", "mask", "tokens", "density", "choose ms", "attend ms", "GFLOP/s", "x dense");
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *r = json_array_get(rows, i);
+        printf("%-30s %8lld %7.1f%% %10.2f %10.2f %9.1f %7.2f\n", json_string_value(json_object_get(r, "mask")),
+               (long long)json_integer_value(json_object_get(r, "tokens")),
+               100 * json_number_value(json_object_get(r, "density")), json_number_value(json_object_get(r, "choose_ms")),
+               json_number_value(json_object_get(r, "attend_ms")), json_number_value(json_object_get(r, "gflops")),
+               json_number_value(json_object_get(r, "times_dense")));
+    }
+}
+
+static int bench_attention(struct cli_open *c, const struct cli_args *a)
+{
+    json_t *grid = cli_json_take(gv_engine_bench_attention(c->engine, a->seconds > 0 ? a->seconds : 60));
+    if (!grid)
+        return cli_fail(&c->printer, EXIT_RESOURCE, "the measurement failed for want of memory");
+    if (a->json)
+        print_json(grid);
+    else
+        print_grid(grid);
+    json_decref(grid);
+    return EXIT_OK;
+}
+
 static int bench(struct cli_open *c, const struct cli_args *a)
 {
+    if (a->n_words && strcmp(a->words[0], "attention"))
+        return cli_fail(&c->printer, EXIT_USAGE,
+                        "bench measures \"attention\", or everything when nothing is named; found \"%s\"", a->words[0]);
     const int status = cli_open_engine(c, a);
     if (status != EXIT_OK)
         return status;
+    if (a->n_words)
+        return bench_attention(c, a);
     json_t *rates = cli_json_take(gv_engine_bench(c->engine, a->seconds > 0 ? a->seconds : 5));
     if (!rates)
         return cli_fail(&c->printer, EXIT_RESOURCE, "the measurement failed for want of memory");

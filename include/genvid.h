@@ -259,6 +259,8 @@ GV_API char *gv_output_formats(void);                    /* [{extension, descrip
 GV_API gv_status gv_media_probe(const char *path, char **json, char *message, size_t message_size);
 /* Operation rates on the engine's device: {"linear_tflops": ..., ...}; takes about `seconds`. */
 GV_API char *gv_engine_bench(gv_engine *e, double seconds);
+/* Attention masks x lengths from 4096 to 131072, as many as fit the time: {rows: [{mask, tokens, density, choose_ms, attend_ms, ...}]} */
+GV_API char *gv_engine_bench_attention(gv_engine *e, double seconds);
 
 #ifdef __cplusplus
 }

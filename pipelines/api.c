@@ -393,3 +393,8 @@ char *gv_engine_bench(gv_engine *g, double seconds)
 {
     return gv_bench_json(g->device, seconds);
 }
+
+char *gv_engine_bench_attention(gv_engine *g, double seconds)
+{
+    return gv_bench_attention_json(g->device, seconds);
+}

@@ -102,4 +102,22 @@ hold "the words of the model" grep -qx fox .out
 expect 0 '' info --options
 expect 0 '' bench --seconds 0.2 --json
 hold "bench as JSON" grep -q '[0-9]' .out
+expect 0 '' bench attention --seconds 0.1
+hold "masks x lengths as a table" grep -qE '^dense +4096 +100.0%' .out
+expect 64 'found "speed"' bench speed
+
+expect 0 '' info --shortcuts
+hold "policies with their ranges" grep -qE "^--attention radial.decay.0 to 8.0.2" .out
+hold "caches with their ranges" grep -qE "^--cache easycache.thr.0 to 10" .out
+expect 0 '' video x $small --attention radial -o r.y4m --verify --json --report r.json
+hold "the receipt is in the report" grep -q '"receipt"' r.json
+hold "and so is the comparison" grep -q '"psnr"' r.json
+expect 64 'decay=9' video x $small --attention radial:decay=9 -o r.y4m -y
+expect 64 'there are: magcache' video x $small --cache nothing -o r.y4m -y
+expect 64 'genvid calibrate' video x $small --attention calibrated -o r.y4m -y
+cp -r "$GENVID_MODEL" mine
+expect 0 'of the blocks are read' calibrate mine "a red fox" --size 64x48 --frames 5 --steps 2
+hold "the calibration lies beside the model" test "$(cat .out)" = mine/genvid.calibration.safetensors
+expect 0 'receipt: ' video x -m mine $small --attention calibrated -o r.y4m -y
+hold "nothing half-written" test ! -e mine/genvid.calibration.safetensors.part
 finish
