@@ -117,6 +117,8 @@ static void fill_request(struct caption *c)
     r->end = a->end;
     r->prune = a->prune;
     r->prune_receipt = a->prune_receipt;
+    r->recycle = (int)a->recycle;
+    r->recycle_every = (int)a->recycle_every;
     r->on_text = on_text;
     r->progress = on_progress;
     r->user = c;
@@ -297,6 +299,14 @@ static void say_pruned(struct caption *c, const json_t *report)
             json_number_value(json_object_get(p, "whole_prompt_kept_bytes")) / 1048576);
 }
 
+static void say_recycled(struct caption *c, const json_t *report)
+{
+    const json_t *share = json_object_get(json_object_get(report, "recycle"), "share");
+    if (json_is_real(share))
+        cli_say(&c->open.printer, "recycled: the keys that were read held %.2f%% of the attention, by the steps that read all",
+                100 * json_real_value(share));
+}
+
 static int caption_into(struct caption *c)
 {
     struct told t = { 0 };
@@ -312,7 +322,7 @@ static int caption_into(struct caption *c)
                 (long long)json_integer_value(json_object_get(t.report, "picture_tokens")),
                 (long long)json_integer_value(json_object_get(t.report, "tokens")), t.seconds);
     if (status == EXIT_OK)
-        say_pruned(c, t.report);
+        say_pruned(c, t.report), say_recycled(c, t.report);
     told_free(&t);
     return status == EXIT_OK && c->broken ? fail_call(c, GV_ERR_IO) : status;
 }

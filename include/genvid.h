@@ -218,6 +218,9 @@ typedef struct gv_caption_request {
     const char        *prune;                  /* fewer picture tokens (VFlowOpt), approximate: "50", "25" or "10" per cent, or
                                           "keep=R1/R2/R3,cell=A,sink=T,entropy=W"; NULL = none */
     int                prune_receipt;          /* 1 = run the whole prompt too and report how near the pruned one came */
+    int                recycle; /* keys that most steps of the text read, approximate (Recycled Attention): those that the last
+                                      step which read all read most, and newer ones; 0 = all, always */
+    int                recycle_every; /* steps from one that reads all to the next; 0 = 50 */
 } gv_caption_request;
 GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
 #define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))

@@ -141,6 +141,8 @@ static void prefill(struct caption_state *s, const struct vlm_prompt *p)
         gv_vlm_prune(s->run, v, &fewer, p, &job->prune, dry(s) ? NULL : (const float *const *)s->score);
     if (gv_run_ready(s->run) && !gv_lm_state_open(&s->state.lm, s->run->device, fewer.prompt.n + job->max_tokens, &s->run->err))
         gv_vlm_prefill(s->run, v, &s->state, &fewer.prompt, s->logits);
+    if (gv_run_ready(s->run) && job->recycle)
+        gv_recycle_open(&s->state.lm.recycle, job->recycle, job->recycle_every, gv_lm_config(v->lm)->layers, &s->run->err);
     memcpy(s->report->pruned, fewer.tokens, sizeof s->report->pruned);
     gv_sync(s->run);
     if (job->prunes)
@@ -278,6 +280,8 @@ static void run_stages(struct caption_state *s)
     stage_prompt(s);
     stage_text(s);
     unpin(s, decoder, pinned);
+    if (s->state.lm.recycle.checks > 0)
+        s->report->recycled = s->state.lm.recycle.mass / s->state.lm.recycle.checks;
     s->report->seconds = gv_now() - s->began;
     gv_lm_state_close(&s->state.lm);
     gv_text_sampler_close(&s->sampler);

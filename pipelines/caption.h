@@ -23,6 +23,8 @@ struct caption_job {
     struct sample_opts sample;
     bool                  prunes, receipt; /* receipt: measure what pruning changed */
     struct prune_opts     prune;
+    int64_t               recycle,
+        recycle_every; /* keys that most steps of the text read, 0: all; steps from one that reads all to the next */
     bool               drop, stream; /* how weights are held, as struct residency; from gv_caption_plan */
 
     gv_text_fn     on_text; /* either may be absent */
@@ -47,6 +49,7 @@ struct caption_report {
     bool                 stopped;                               /* by a stop id, not by max_tokens */
     int64_t              pruned[2 + GV_PRUNE_DROPS];            /* picture tokens: all, and what each stage left */
     double               likeness;                              /* cosine of the first logits with those of the whole prompt */
+    double               recycled; /* mean share of attention that the recycled keys held; 0: not known */
     size_t               whole_bytes;                           /* keys and values of the whole prompt */
 };
 

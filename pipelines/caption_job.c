@@ -112,6 +112,11 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
                                         .seed = q->seed };
     job->prunes = q->prune && q->prune[0];
     job->receipt = q->prune_receipt;
+    if (q->recycle < 0 || q->recycle_every < 0)
+        return gv_fail(e, GV_ERR_ARGUMENT, "recycle is %d and recycle_every %d; 0 and more are possible", q->recycle,
+                       q->recycle_every);
+    job->recycle = q->recycle;
+    job->recycle_every = q->recycle_every ? q->recycle_every : 50;
     if (job->prunes)
         TRY(gv_prune_parse(&job->prune, q->prune, e));
     TRY(open_media(job, q, e));

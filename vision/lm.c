@@ -172,6 +172,7 @@ gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacit
 void gv_lm_state_close(struct lm_state *s)
 {
     gv_cache_close(&s->cache);
+    gv_recycle_close(&s->recycle);
     *s = (struct lm_state){ 0 };
 }
 
@@ -323,14 +324,29 @@ static struct tensor kept_rows(struct run *r, const struct lm_call *c, int layer
     return slice(reshape(slot, 2, DIMS(c->room, (int64_t)m->kv_heads * m->head)), 0, c->held, c->n);
 }
 
+/* What a step reads that does not read all: the keys chosen before, and those that came since. */
+static int recycled(const struct lm_call *c, int layer, struct attn_source source[2])
+{
+    const struct attn_source all = source[0];
+    const int64_t            since = c->state->length + c->n - c->state->recycle.seen;
+    for (int i = 0; i < 2; i++)
+        source[i] = all;
+    source[0].k = gv_cache_get(c->state->cache, (struct cache_key){ layer, 1, KEPT_K });
+    source[0].v = gv_cache_get(c->state->cache, (struct cache_key){ layer, 1, KEPT_V });
+    source[1].k = slice(all.k, 1, all.k.dim[1] - since, since);
+    source[1].v = slice(all.v, 1, all.v.dim[1] - since, since);
+    return 2;
+}
+
 static void attention(struct run *r, const struct lm_call *c, const struct lm_layer *l, int layer, struct tensor x)
 {
     const struct lm_config *m = c->config;
     const int64_t           shape[4] = { 1, c->n, m->heads, m->head };
     struct mark             mark = arena_mark(&r->scratch);
-    struct attn_source      source = { 0 };
+    struct attn_source      source[2] = { 0 };
+    const bool              recycles = c->n == 1 && c->state->recycle.keep, full = gv_recycle_full(&c->state->recycle);
     struct tensor           h = gv_scratch(r, r->compute, 2, x.dim), q = gv_scratch(r, r->compute, 2, x.dim);
-    struct tensor           k = kept_rows(r, c, layer, KEPT_K, &source.k), v = kept_rows(r, c, layer, KEPT_V, &source.v);
+    struct tensor           k = kept_rows(r, c, layer, KEPT_K, &source[0].k), v = kept_rows(r, c, layer, KEPT_V, &source[0].v);
     gv_norm(r, h, x, &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)m->eps, .weight = l->norm1 });
     gv_linear(r, q, h, l->q, &(struct linear_opts){ .bias = l->q_bias });
     gv_linear(r, k, h, l->k, &(struct linear_opts){ .bias = l->k_bias });
@@ -338,9 +354,18 @@ static void attention(struct run *r, const struct lm_call *c, const struct lm_la
     if (gv_run_ready(r)) {
         gv_rotate(r, q, &c->rope);
         gv_rotate(r, k, &c->rope);
+        if (recycles && full)
+            gv_recycle_choose(r, &c->state->recycle,
+                              &(struct recycle_read){ .cache = c->state->cache,
+                                                      .layer = layer,
+                                                      .q = reshape(q, 4, shape),
+                                                      .k = source[0].k,
+                                                      .v = source[0].v,
+                                                      .since = c->state->length + 1 - c->state->recycle.seen });
+        const int n = recycles && !full ? recycled(c, layer, source) : 1;
         gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
-                                             .n_sources = 1,
-                                             .source[0] = source,
+                                             .n_sources = n,
+                                             .source = { source[0], source[1] },
                                              .out.o = reshape(h, 4, shape),
                                              .plan = c->plan.entries ? &c->placed : NULL });
     }
@@ -400,6 +425,9 @@ void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct
         last_logits(r, m, logits, call.t.x);
     if (gv_run_ready(r)) {
         s->length += t.x.dim[0];
+        if (call.t.x.dim[0] == 1 && gv_recycle_full(&s->recycle))
+            s->recycle.seen = s->length;
+        s->recycle.steps += call.t.x.dim[0] == 1;
         for (int d = 0; d < s->n_drops; d++)
             s->drop[d].gone += call.gone[d];
     }

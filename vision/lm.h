@@ -6,6 +6,7 @@
 #include "attention/cache.h"
 #include "io/json.h"
 #include "io/weights.h"
+#include "vision/recycle.h"
 
 struct lm_config {
     int    layers, width, heads, kv_heads, head, ffn, vocabulary, longest; /* longest: max_position_embeddings */
@@ -41,7 +42,8 @@ struct lm_state {
         int     layer;       /* the drop takes place before it */
         int64_t total, gone; /* tokens that it will take, and has taken */
     } drop[GV_LM_DROPS];
-    int n_drops; /* in the order of their layers */
+    int            n_drops; /* in the order of their layers */
+    struct recycle recycle; /* for steps of one token; off unless opened */
 };
 gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacity, struct error *e);
 void      gv_lm_state_close(struct lm_state *s);

@@ -204,9 +204,10 @@ struct window_range {
 static void add_group(struct vit_order *o, int *at, struct window_range rows, struct window_range columns, int window,
                       int width)
 {
-    int windows = (rows.to - rows.from) * (columns.to - columns.from), cells = rows.side * columns.side;
-    if (!windows || !cells)
+    const int windows = (rows.to - rows.from) * (columns.to - columns.from);
+    if (!windows || !rows.side || !columns.side)
         return;
+    const int cells = rows.side * columns.side;
     o->group[o->n_groups].first = *at;
     o->group[o->n_groups].windows = windows;
     o->group[o->n_groups++].cells = cells;

@@ -69,6 +69,13 @@ hold 'not a letter' cmp -s .out one.txt
 expect 0 'receipt: the first token' caption a.png $run --prune 25 --prune-receipt
 expect 64 'prune is "20"; 50, 25, 10 or keep' caption a.png --model "$model" --prune 20
 
+# fewer keys at most steps: as many as there are change nothing
+# shellcheck disable=SC2086
+expect 0 'recycled: the keys that were read held 100.00%' caption a.png $run --question "$question" --recycle 4096 --recycle-every 7
+hold 'not a letter' cmp -s .out one.txt
+# shellcheck disable=SC2086
+expect 0 'recycled: the keys' caption a.png $run --recycle 16 --recycle-every 7 --prune 50
+
 # what it will take, before it does
 expect 0 '' caption a.png --model "$model" --dry-run
 hold 'tokens' grep -q 'a.png: 1 frame, 12 tokens of pictures' .out

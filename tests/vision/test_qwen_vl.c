@@ -1,5 +1,6 @@
 /* Qwen2.5-VL and Qwen2-VL against transformers: the tower block by block over whole and partial windows and two frames, positions, the
  * decoder layer by layer, greedy text token by token. Measures: tests/reference/qwen2_5_vl.py, qwen2_vl.py. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -319,6 +320,97 @@ static void prompt_may_come_in_pieces(void **state)
     vision_close(&v);
 }
 
+/* ---- recycled keys ---- */
+
+/* Greedy text with recycled keys: the tokens, and the share that these held; the last logits in host. */
+static double recycled(struct vision_case *v, int64_t keep, int64_t every, int32_t tokens[64], float host[1024])
+{
+    struct vision_prompt p;
+    struct vlm_state     s = { 0 };
+    struct mark          mark = arena_mark(&v->c.run.scratch);
+    vision_prompt_open(v, &p, "two", true);
+    struct tensor logits = gv_scratch(&v->c.run, GV_F32, 2, DIMS(1, v->vlm->vocabulary));
+    assert_int_equal(gv_lm_state_open(&s.lm, v->c.device, p.prompt.n + 64, &v->c.error), GV_OK);
+    assert_int_equal(gv_recycle_open(&s.lm.recycle, keep, every, 3, &v->c.error), GV_OK);
+    gv_vlm_prefill(&v->c.run, v->vlm, &s, &p.prompt, logits);
+    for (int i = 0; i < 64; i++) {
+        host_logits(v, logits, host);
+        tokens[i] = 0;
+        for (int k = 1; k < 1024; k++)
+            tokens[i] = host[k] > host[tokens[i]] ? k : tokens[i];
+        gv_vlm_step(&v->c.run, v->vlm, &s, tokens[i], logits);
+    }
+    host_logits(v, logits, host);
+    const double share = s.lm.recycle.checks > 0 ? s.lm.recycle.mass / s.lm.recycle.checks : 0;
+    gv_lm_state_close(&s.lm);
+    arena_release(&v->c.run.scratch, mark);
+    return share;
+}
+
+static void recycling_all_keys_or_at_no_step_is_dense(void **state)
+{
+    (void)state;
+    struct vision_case v;
+    int32_t            dense[64], tokens[64];
+    float              want[1024], host[1024];
+    vision_open(&v, "qwen2_5_vl", "f32");
+    recycled(&v, 0, 1, dense, want);
+    recycled(&v, 8, 1, tokens, host); /* every step reads all */
+    assert_memory_equal(dense, tokens, sizeof dense);
+    assert_memory_equal(want, host, sizeof want);
+    assert_true(fabs(recycled(&v, 500, 9, tokens, host) - 1) < 1e-9); /* nothing is left out */
+    assert_memory_equal(dense, tokens, sizeof dense);
+    assert_true(relative_error(host, want, 1024) < 1e-5);
+    const double few = recycled(&v, 4, 9, tokens, host), more = recycled(&v, 24, 9, tokens, host);
+    assert_true(few > 0 && few < more && more < 1);
+    vision_close(&v);
+}
+
+/* The keys that one query reads most, mean over heads, with grouped keys. */
+static void recycled_keys_are_those_of_brute_force(void **state)
+{
+    (void)state;
+    enum { N = 90, A = 4, KV = 2, D = 16, KEEP = 11 };
+    struct vision_case v;
+    struct cache      *cache;
+    struct recycle     c;
+    float              q[A * D], k[N * KV * D], got[KEEP * KV * D];
+    double             share[N] = { 0 };
+    vision_open(&v, "qwen2_5_vl", "f32");
+    fixture_fill(q, "recycle.q", A * D, 2, 0);
+    fixture_fill(k, "recycle.k", N * KV * D, 2, 0);
+    for (int a = 0; a < A; a++) {
+        double p[N], sum = 0;
+        for (int i = 0; i < N; i++) {
+            double s = 0;
+            for (int d = 0; d < D; d++)
+                s += (double)q[a * D + d] * (double)k[(i * KV + a / 2) * D + d];
+            sum += p[i] = exp(s / sqrt(D));
+        }
+        for (int i = 0; i < N; i++)
+            share[i] += p[i] / sum;
+    }
+    assert_int_equal(gv_cache_open(&cache, v.c.device, SIZE_MAX, &v.c.error), GV_OK);
+    assert_int_equal(gv_recycle_open(&c, KEEP, 5, 1, &v.c.error), GV_OK);
+    struct tensor tk = gv_scratch_from(&v.c.run, GV_F32, 4, DIMS(1, N, KV, D), k);
+    gv_recycle_choose(&v.c.run, &c,
+                      &(struct recycle_read){
+                          .cache = cache, .q = gv_scratch_from(&v.c.run, GV_F32, 4, DIMS(1, 1, A, D), q), .k = tk, .v = tk });
+    assert_string_equal(v.c.run.err.text, "");
+    gv_download(&v.c.run, got, gv_cache_get(cache, (struct cache_key){ 0, 1, KEPT_K }));
+    for (int i = 0; i < KEEP; i++) {
+        int above = 0;
+        for (int j = 0; j < N; j++)
+            above += share[j] > share[c.chosen[i]];
+        assert_true(above < KEEP);
+        assert_true(i == 0 || c.chosen[i] > c.chosen[i - 1]);
+        assert_memory_equal(got + i * KV * D, k + c.chosen[i] * KV * D, KV * D * sizeof *k);
+    }
+    gv_recycle_close(&c);
+    gv_cache_close(&cache);
+    vision_close(&v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +425,8 @@ int main(void)
         cmocka_unit_test(newer_names_of_tensors_are_read),
         cmocka_unit_test(bf16_decoder_is_as_good_as_transformers_bf16),
         cmocka_unit_test(prompt_may_come_in_pieces),
+        cmocka_unit_test(recycling_all_keys_or_at_no_step_is_dense),
+        cmocka_unit_test(recycled_keys_are_those_of_brute_force),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
