@@ -47,6 +47,15 @@ struct dit_history {
     int64_t       capacity, sink; /* tokens: kept at most; of these never overwritten */
 };
 
+/* Keys and values that one forward hands to another, in some layers: context enrichment (ContextFlow, arXiv 2509.17818, which
+ * does it in 4 layers of the first half of the steps). The giver's row leaves them behind; every row of the taker reads them
+ * beside its own. A step without them passes NULL. Not together with a history. */
+struct dit_kv {
+    struct cache  *cache;  /* by (layer, 0, KEPT_K and KEPT_V) */
+    const uint8_t *layers; /* host [layers]: 1 = in this one; NULL = in all */
+    int            row;    /* of the giver's batch */
+};
+
 struct dit_call {
     struct tensor             x;    /* f32 [rows, T, H, W, in_channels]: latents with their condition channels */
     struct tensor             v;    /* f32 [rows, T, H, W, out_channels]: written; absent: not wanted */
@@ -56,6 +65,7 @@ struct dit_call {
     struct attn_approx       *approx;  /* of the self-attention; NULL = exact */
     struct step_cache        *steps;   /* may stand for the blocks (step_cache.h); NULL = they are computed */
     const struct dit_history *history; /* read where given; NULL = none */
+    const struct dit_kv      *kv_write, *kv_read; /* NULL: none */
     bool                      commit;  /* keep this forward's own keys and values in the history */
 };
 

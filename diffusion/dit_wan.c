@@ -458,10 +458,38 @@ static void keep_in_history(struct run *r, const struct wan *m, const struct ste
     }
 }
 
+static bool kv_listed(const struct dit_kv *kv, int layer)
+{
+    return kv && (!kv->layers || kv->layers[layer]);
+}
+
+/* All rows together; what another forward left behind is read beside their own keys. */
+static void attend_together(struct run *r, const struct wan *m, const struct step *s, struct tensor h, struct tensor q,
+                            struct tensor k, struct tensor v)
+{
+    const struct dit_config *c = &m->base.config;
+    const struct dit_kv     *give = s->call->kv_write, *take = s->call->kv_read;
+    const int64_t            n = s->prepared->tokens, shape[4] = { s->prepared->rows, n, c->heads, c->head };
+    const struct cache_key   key_k = { s->layer, 0, KEPT_K }, key_v = { s->layer, 0, KEPT_V };
+    struct attn_call         call = { .q = reshape(q, 4, shape),
+                                      .n_sources = 1,
+                                      .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
+                                      .out.o = reshape(h, 4, shape) };
+    if (kv_listed(take, s->layer)) {
+        call.source[1] = (struct attn_source){ .k = gv_cache_get(take->cache, key_k), .v = gv_cache_get(take->cache, key_v) };
+        call.n_sources += present(call.source[1].k);
+    }
+    gv_attend(r, s->call->approx, s->layer, 0, &call);
+    if (kv_listed(give, s->layer)) {
+        gv_cache_put(r, give->cache, key_k, path(k, give->row, n, c->heads));
+        gv_cache_put(r, give->cache, key_v, path(v, give->row, n, c->heads));
+    }
+}
+
 static void self_attention(struct run *r, const struct wan *m, const struct wan_block *b, struct tensor x, const struct step *s)
 {
     const struct dit_config *c = &m->base.config;
-    const int64_t            d = c->width, shape[4] = { s->prepared->rows, s->prepared->tokens, c->heads, c->head };
+    const int64_t            d = c->width;
     struct mark              mark = arena_mark(&r->scratch);
     struct tensor            h = gv_scratch(r, r->compute, 2, x.dim), q = gv_scratch(r, r->compute, 2, x.dim);
     struct tensor            k = gv_scratch(r, r->compute, 2, x.dim), v = gv_scratch(r, r->compute, 2, x.dim);
@@ -482,11 +510,7 @@ static void self_attention(struct run *r, const struct wan *m, const struct wan_
     if (s->call->history)
         attend_with_history(r, m, s, h, q, k, v);
     else
-        gv_attend(r, s->call->approx, s->layer, 0,
-                  &(struct attn_call){ .q = reshape(q, 4, shape),
-                                       .n_sources = 1,
-                                       .source[0] = { .k = reshape(k, 4, shape), .v = reshape(v, 4, shape) },
-                                       .out.o = reshape(h, 4, shape) });
+        attend_together(r, m, s, h, q, k, v);
     if (s->call->history && s->call->commit)
         keep_in_history(r, m, s, k, v);
     gv_linear(r, x, h, b->self.o,

@@ -90,6 +90,73 @@ static void run_case(const char *precision)
     case_close(&c);
 }
 
+/* ---- context enrichment ---- */
+
+/* A forward of two frames with keys given or taken; its velocity. */
+static float *enriched(struct model_case *c, const struct dit *m, float sign, const struct dit_kv *give,
+                       const struct dit_kv *take)
+{
+    struct run          *r = &c->run;
+    struct mark          mark = arena_mark(&r->scratch);
+    struct attn_layout   grid;
+    struct dit_condition cond = { .text_len = 64 };
+    int64_t              n;
+    float                time = 500, *x = malloc(sizeof *x * FRAME * BLOCK);
+    const float         *text = golden_get(&c->golden, "a.text", &n), *from = golden_get(&c->golden, "a.x", NULL);
+    for (int i = 0; i < FRAME * BLOCK; i++)
+        x[i] = sign * from[i];
+    cond.text = case_upload(c, 2, DIMS(n / 64, 64), text);
+    assert_int_equal(gv_layout_grid(&grid, 0, BLOCK, H / 2, W / 2, &c->error), GV_OK);
+    struct dit_prepared *p = m->model->prepare(r, m, 1, &cond, &grid);
+    struct tensor        v = gv_scratch(r, GV_F32, 5, DIMS(1, BLOCK, H, W, CHANNELS));
+    m->model->forward(r, m, p,
+                      &(struct dit_call){ .x = case_upload(c, 5, DIMS(1, BLOCK, H, W, CHANNELS), x),
+                                          .v = v,
+                                          .time = &time,
+                                          .n_times = 1,
+                                          .kv_write = give,
+                                          .kv_read = take });
+    assert_string_equal(r->err.text, "");
+    m->model->release(p);
+    gv_layout_free(&grid);
+    free(x);
+    float *out = case_download(r, v);
+    arena_release(&r->scratch, mark);
+    return out;
+}
+
+/* A key that is read twice weighs like one that is read once, when all are. */
+static void keys_of_another_forward_are_read_in_their_layers(void **state)
+{
+    struct model_case c;
+    struct dit       *m;
+    uint8_t           none[64] = { 0 }, first[64] = { 1 };
+    const int64_t     n = FRAME * BLOCK;
+    (void)state;
+    case_open(&c, "dit_causal", "f32", GV_F32);
+    gv_dit_open(&m, c.folder, c.device, c.run.compute, &c.error);
+    assert_string_equal(c.error.text, "");
+    assert_int_equal(gv_weights_pin(m->weights, c.device, false, &c.error), GV_OK);
+    struct dit_kv all = { 0 }, nowhere = { .layers = none }, one = { .layers = first };
+    assert_int_equal(gv_cache_open(&all.cache, c.device, SIZE_MAX, &c.error), GV_OK);
+    nowhere.cache = one.cache = all.cache;
+    float *plain = enriched(&c, m, 1, &all, NULL), *own = enriched(&c, m, 1, NULL, &all),
+          *off = enriched(&c, m, 1, NULL, &nowhere);
+    assert_memory_equal(off, plain, (size_t)n * sizeof *off);
+    assert_true(relative_error(own, plain, n) < 1e-4); /* the order of sums */
+    free(enriched(&c, m, -1, &all, NULL));
+    float *other = enriched(&c, m, 1, NULL, &all), *layer0 = enriched(&c, m, 1, NULL, &one);
+    assert_true(relative_error(other, plain, n) > 1e-3 && relative_error(layer0, plain, n) > 1e-4);
+    assert_true(relative_error(layer0, other, n) > 1e-4);
+    float *out[] = { plain, own, off, other, layer0 };
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++)
+        free(out[i]);
+    gv_cache_close(&all.cache);
+    gv_weights_unpin(m->weights, c.device, false, true);
+    m->model->close(m);
+    case_close(&c);
+}
+
 static void cached_blocks_equal_the_masked_whole(void **state)
 {
     (void)state;
@@ -104,6 +171,7 @@ static void bf16_is_as_good_as_diffusers_bf16(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(cached_blocks_equal_the_masked_whole),
-                                        cmocka_unit_test(bf16_is_as_good_as_diffusers_bf16) };
+                                        cmocka_unit_test(bf16_is_as_good_as_diffusers_bf16),
+                                        cmocka_unit_test(keys_of_another_forward_are_read_in_their_layers) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
