@@ -5,7 +5,7 @@ set -eu
 
 packages="build-essential cmake ninja-build pkg-config git
   libjansson-dev libutf8proc-dev libpcre2-dev libstb-dev libcmocka-dev
-  libavformat-dev libavcodec-dev libavutil-dev libturbojpeg0-dev libdnnl-dev"
+  libavformat-dev libavcodec-dev libavutil-dev libturbojpeg0-dev libedit-dev libdnnl-dev"
 
 if ! command -v dpkg-query > /dev/null; then
   echo "This is not a Debian system. Install what these packages stand for, then build with CMake:" $packages

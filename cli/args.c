@@ -120,6 +120,10 @@ const struct cli_option cli_options[] = {
       "replace the file given with -o if it exists; refused without" },
     { "report", 0, ARG_TEXT, CLI_VIDEO, FIELD(report), 0, 0, "FILE", OUT,
       "write stages, seconds, peak bytes, tokens, FLOPs and settings to FILE as JSON" },
+    { "preview-every", 0, ARG_COUNT, CLI_VIDEO, FIELD(preview_every), 1, 1000, "N", OUT,
+      "show every N steps what the middle frame will be, in the terminal or with --preview-file" },
+    { "preview-file", 0, ARG_TEXT, CLI_VIDEO, FIELD(preview_file), 0, 0, "FILE", OUT,
+      "write previews to FILE, a small PNG that every new one replaces" },
     { "dry-run", 0, ARG_FLAG, CLI_VIDEO, FIELD(dry_run), 0, 0, NULL, OUT, "say what the render would take and stop" },
 
     { "srt", 0, ARG_FLAG, CLI_CAPTION, FIELD(srt), 0, 0, NULL, OUT, "SubRip subtitles: a text for each section of a clip" },

@@ -76,6 +76,8 @@ struct cli_args {
     const char *solver, *causal, *noise, *device, *precision, *cpu_level;
     const char *attention, *cache, *receipt;
     double      mass, cosine, lse;
+    int64_t     preview_every;
+    const char *preview_file;
     const char *output, *format, *codec, *bits, *crf, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
@@ -115,5 +117,6 @@ int cli_bench(const struct cli_args *a);
 int cli_calibrate(const struct cli_args *a);
 int cli_probe(const struct cli_args *a);
 int cli_rerun(const struct cli_args *a);
+int cli_session(void); /* no command, on a terminal */
 
 #endif

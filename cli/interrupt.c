@@ -7,13 +7,13 @@
 
 #include "args.h"
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted, asks;
 static _Atomic(gv_session *) running;
 
 static void on_signal(int number)
 {
     (void)number;
-    if (interrupted)
+    if (interrupted && !asks)
         _exit(EXIT_CANCELLED);
     interrupted = 1;
     gv_session *session = atomic_load(&running);
@@ -36,6 +36,16 @@ void cli_interrupt_catch(void)
 void cli_interrupt_session(gv_session *session)
 {
     atomic_store(&running, session);
+}
+
+void cli_interrupt_asking(bool asking)
+{
+    asks = asking;
+}
+
+void cli_interrupt_forget(void)
+{
+    interrupted = 0;
 }
 
 bool cli_interrupted(void)

@@ -10,5 +10,7 @@
 void cli_interrupt_catch(void);
 void cli_interrupt_session(gv_session *session); /* the one that runs; NULL when none does */
 bool cli_interrupted(void);
+void cli_interrupt_forget(void);        /* what was interrupted has been seen to */
+void cli_interrupt_asking(bool asking); /* while a line is read, a second one ends nothing */
 
 #endif

@@ -1,6 +1,7 @@
-/* genvid: a client of the library. Finds the command, reads its options, runs it. */
+/* genvid: a client of the library. Finds the command, reads its options, runs it; without one, on a terminal, it converses. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "args.h"
 
@@ -47,6 +48,8 @@ int main(int argc, char **argv)
         return cli_help_all();
     if (word && !strcmp(word, "--version"))
         return version();
+    if (!word && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
+        return cli_session();
     const struct cli_command *command = word ? cli_command_find(word) : NULL;
     if (!command)
         return no_command(word);

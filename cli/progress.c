@@ -17,6 +17,7 @@ void cli_printer_open(struct cli_printer *p, const struct cli_args *a)
     p->terminal      = !a->json && isatty(STDERR_FILENO) && term && strcmp(term, "dumb");
     p->level         = a->verbose ? GV_LOG_DEBUG : a->quiet ? GV_LOG_WARN : GV_LOG_INFO;
     p->shown         = -SECONDS_BETWEEN_LINES;
+    p->graphics = p->terminal && !a->quiet ? cli_graphics_of(STDERR_FILENO) : GRAPHICS_NONE;
 }
 
 /* ---- lines --------------------------------------------------------------------------------------------------------- */
@@ -34,6 +35,18 @@ static void put_line(struct cli_printer *p, const char *before, const char *text
     flockfile(stderr);
     clear_line(p);
     fprintf(stderr, "%s%s\n", before, text);
+    p->picture_rows = 0;
+    funlockfile(stderr);
+}
+
+void cli_show(struct cli_printer *p, const struct cli_pixels *pixels)
+{
+    flockfile(stderr);
+    clear_line(p);
+    if (p->picture_rows)
+        fprintf(stderr, "\033[%dA", p->picture_rows);
+    p->picture_rows = cli_picture_draw(stderr, p->graphics, pixels);
+    fflush(stderr);
     funlockfile(stderr);
 }
 

@@ -8,11 +8,14 @@
 #include <jansson.h>
 
 #include "args.h"
+#include "picture.h"
 
 struct cli_printer {
     bool         terminal, json, quiet;
     bool         line_open;   /* a progress line stands on the terminal without its newline */
     gv_log_level level;       /* what the library is asked for */
+    enum cli_graphics graphics;    /* of the terminal; NONE where it is none */
+    int               picture_rows; /* a picture stands right above the line that the cursor is in */
     char         stage[32];   /* of the last progress */
     double       stage_start; /* seconds since the request began */
     double       seen, shown; /* the same, of the last progress and of the last one printed */
@@ -24,6 +27,9 @@ void cli_printer_open(struct cli_printer *p, const struct cli_args *a);
 void cli_log(void *printer, gv_log_level level, const char *message);
 void cli_progress(struct cli_printer *p, const gv_progress *progress);
 void cli_progress_end(struct cli_printer *p);
+
+/* A picture in the terminal, over the last one where nothing was said since. */
+void cli_show(struct cli_printer *p, const struct cli_pixels *pixels);
 
 /* A line for a reader: not with --quiet, not with --json. */
 void cli_say(struct cli_printer *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

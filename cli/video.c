@@ -13,6 +13,7 @@
 
 #include "interrupt.h"
 #include "output.h"
+#include "request.h"
 
 enum { PROMPT_BYTES = 1 << 20 };
 
@@ -21,24 +22,13 @@ struct video {
     const struct cli_args *args; /* with the seed filled in */
     char                  *prompt;
     char                   output[CLI_PATH];
-    gv_option              options[CLI_MAX_PAIRS + 9];
-    gv_video_request       request;
+    struct cli_request     request;
     int64_t                frames; /* delivered so far, and their size */
     int                    width, height;
+    bool                   preview_lost;
 };
 
 /* ---- what is asked for --------------------------------------------------------------------------------------------- */
-
-static int64_t chance(void)
-{
-    uint32_t n = 0;
-    FILE    *file = fopen("/dev/urandom", "rb");
-    if (!file || fread(&n, sizeof n, 1, file) != 1)
-        n = (uint32_t)time(NULL) * 2654435761u ^ (uint32_t)getpid();
-    if (file)
-        fclose(file);
-    return n;
-}
 
 static int read_prompt_file(struct video *v, const char *name)
 {
@@ -101,6 +91,8 @@ static int check_inputs(struct video *v)
         status = cli_output_choose(&v->open.printer, a, v->prompt, v->output);
     if (status == EXIT_OK && a->report)
         status = cli_output_writable(&v->open.printer, "--report", a->report);
+    if (status == EXIT_OK && a->preview_file)
+        status = cli_output_writable(&v->open.printer, "--preview-file", a->preview_file);
     return status;
 }
 
@@ -113,10 +105,25 @@ static int on_progress(void *user, const gv_progress *progress)
     return cli_interrupted();
 }
 
+/* Into the file, or the terminal where there is none. */
+static void preview(struct video *v, const gv_frame *frame)
+{
+    const struct cli_pixels p = { frame->width, frame->height, frame->pixels, (size_t)frame->stride };
+    const char             *path = v->args->preview_file;
+    if (!path)
+        cli_show(&v->open.printer, &p);
+    else if (!cli_picture_write(path, &p) && !v->preview_lost) {
+        v->preview_lost = true; /* a look is no reason to stop a render */
+        cli_say(&v->open.printer, "--preview-file \"%s\" cannot be written: %s", path, strerror(errno));
+    }
+}
+
 static int on_frame(void *user, const gv_frame *frame)
 {
     struct video *v = user;
-    if (!frame->preview) {
+    if (frame->preview) {
+        preview(v, frame);
+    } else {
         v->frames = frame->index + 1;
         v->width = frame->width;
         v->height = frame->height;
@@ -126,33 +133,9 @@ static int on_frame(void *user, const gv_frame *frame)
 
 static void fill_request(struct video *v)
 {
-    const struct cli_args *a = v->args;
-    gv_video_request      *r = &v->request;
-    gv_video_request_init(r);
-    memcpy(v->options, a->options, a->n_options * sizeof *v->options);
-    r->option_count = a->n_options;
-    const gv_option named[] = { { "format", a->format }, { "codec", a->codec },     { "crf", a->crf },
-                                { "bits", a->bits },     { "causal", a->causal },   { "attention", a->attention },
-                                { "cache", a->cache },   { "receipt", a->receipt }, { "verify", a->verify ? "on" : NULL } };
-    for (size_t i = 0; i < sizeof named / sizeof *named; i++)
-        if (named[i].value)
-            v->options[r->option_count++] = named[i];
-    r->options = v->options;
-    r->model = v->open.model;
+    gv_video_request *r = &v->request.q;
+    cli_request_fill(&v->request, v->args, v->open.model);
     r->prompt = v->prompt;
-    r->negative_prompt = a->negative;
-    r->first_image = a->image;
-    r->last_image = a->last_image;
-    r->width = (int)a->width;
-    r->height = (int)a->height;
-    r->frames = (int)a->frames;
-    r->fps = a->fps;
-    r->steps = (int)a->steps;
-    r->guidance = a->guidance;
-    r->shift = a->shift;
-    r->seed = (uint64_t)a->seed;
-    r->solver = a->solver;
-    r->noise = a->noise;
     r->output_path = v->output;
     r->on_frame = on_frame;
     r->progress = on_progress;
@@ -301,7 +284,7 @@ static int dry_run(struct video *v)
     gv_estimate e;
     char        memory[32], weights[32];
     gv_estimate_init(&e);
-    const gv_status st = gv_video_estimate(v->open.session, &v->request, &e);
+    const gv_status st = gv_video_estimate(v->open.session, &v->request.q, &e);
     if (st != GV_OK)
         return fail_call(v, st);
     if (v->args->json) {
@@ -337,17 +320,17 @@ static int frames_from_seconds(struct video *v)
 {
     gv_estimate e;
     gv_estimate_init(&e);
-    double fps = v->request.fps;
+    double fps = v->request.q.fps;
     if (v->args->seconds <= 0)
         return EXIT_OK;
     if (fps <= 0) {
-        const gv_status st = gv_video_estimate(v->open.session, &v->request, &e);
+        const gv_status st = gv_video_estimate(v->open.session, &v->request.q, &e);
         if (st != GV_OK)
             return fail_call(v, st);
         fps = e.fps;
     }
     const double frames = floor(v->args->seconds * fps + 0.5);
-    v->request.frames = frames < 1 ? 1 : frames > 1e6 ? 1000000 : (int)frames;
+    v->request.q.frames = frames < 1 ? 1 : frames > 1e6 ? 1000000 : (int)frames;
     return EXIT_OK;
 }
 
@@ -361,13 +344,26 @@ static void say_start(struct video *v)
         fprintf(stderr, "seed %lld\n", (long long)v->args->seed);
 }
 
+/* A preview that nobody would see is not made. */
+static void settle_previews(struct video *v)
+{
+    gv_video_request *q = &v->request.q;
+    if (v->args->preview_file && !q->preview_every)
+        q->preview_every = 1;
+    if (!q->preview_every || v->args->preview_file || v->open.printer.graphics != GRAPHICS_NONE)
+        return;
+    q->preview_every = 0;
+    cli_say(&v->open.printer, "no previews: stderr is no terminal that shows pictures; --preview-file FILE.png writes them");
+}
+
 static int render(struct video *v)
 {
     const double begin = now();
+    settle_previews(v);
     say_start(v);
     if (cli_interrupted())
         return fail_call(v, GV_ERR_CANCELLED);
-    const gv_status st = gv_video_generate(v->open.session, &v->request);
+    const gv_status st = gv_video_generate(v->open.session, &v->request.q);
     cli_progress_end(&v->open.printer);
     return st == GV_OK ? finish(v, now() - begin) : fail_call(v, st);
 }
@@ -397,7 +393,7 @@ int cli_video(const struct cli_args *a)
     struct cli_args args = *a;
     struct video   *v = calloc(1, sizeof *v);
     if (a->seed < 0)
-        args.seed = chance();
+        args.seed = cli_chance();
     if (v)
         v->prompt = malloc(PROMPT_BYTES);
     if (!v || !v->prompt) {

@@ -61,6 +61,16 @@ expect 0 '' video x $small --image still.png -o 'i%02d.png'
 hold "five pictures" test "$(find . -name 'i0?.png' | wc -l)" = 5
 rm -f -- *.png
 
+# previews: into a file, which is a picture; not into what is no terminal
+expect 0 '' video x $small --preview-every 1 --preview-file look.png -o b.y4m
+hold "a preview was written" test -s look.png
+expect 0 '' video x $small --image look.png -o c.y4m
+expect 0 'no previews' video x $small --preview-every 1 -o d.y4m
+hold "no picture in a log" sh -c '! grep -q "\[38;" .err'
+hold "previews change no frame" cmp -s b.y4m d.y4m
+expect 74 'preview-file' video x $small --preview-file absent/look.png -o e.y4m
+rm -f -- *.y4m look.png
+
 expect 64 'nonsense' video x $small --option nonsense=1 -o b.y4m
 expect 64 'solver' video x $small --solver nonsense -o b.y4m
 expect 64 'nonsense' video x $small --precision nonsense -o b.y4m
@@ -71,10 +81,11 @@ hold "a refused render leaves nothing" empty_folder
 # stopped by a signal: within a few seconds, 130, nothing left
 for signal in INT TERM; do
   count=$((count + 1))
+  rm -f .err # or the last one's words are taken for this one's
   "$genvid" video x --size 512x288 --frames 33 --steps 200 -o big.y4m > .out 2> .err &
   pid=$!
   tries=0
-  until grep -q denoise .err || [ $tries = 600 ]; do sleep 0.1; tries=$((tries + 1)); done
+  until grep -qs denoise .err || [ $tries = 600 ]; do sleep 0.1; tries=$((tries + 1)); done
   kill -$signal $pid
   got=0
   wait $pid || got=$?
