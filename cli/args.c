@@ -3,9 +3,10 @@
  * Accepted: --name value, --name=value, -x value, -xvalue, flags side by side (-qy), "--" before words that begin with a
  * dash. The last of two wins, as in most commands. What would surprise you: names are never abbreviated, so that a script
  * written today means the same when a longer option is born; a value is whatever follows, even when it begins with a dash. */
-#include "args.h"
+#include "config.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,9 +83,10 @@ const struct cli_option cli_options[] = {
       "weight of the prompt against the negative prompt; 1 is off and twice as fast" },
     { "shift", 0, ARG_REAL, RENDERS, FIELD(shift), 0.01, 100, "X", HOW,
       "sigma shift: higher spends more steps on the large shapes" },
-    { "solver", 0, ARG_TEXT, RENDERS, FIELD(solver), 0, 0, "NAME", HOW, "unipc, euler or dpm++" },
-    { "causal", 0, ARG_TEXT, RENDERS, FIELD(causal), 0, 0, "NAME", HOW,
-      "a few frames after another, of any length in the same memory: on (as the model says), self-forcing, causvid, longlive" },
+    { "solver", 0, ARG_TEXT, RENDERS, FIELD(solver), 0, 0, "unipc|euler|dpm++", HOW,
+      "how a step is taken; the model's own when left out" },
+    { "causal", 0, ARG_TEXT, RENDERS, FIELD(causal), 0, 0, "on|self-forcing|causvid|longlive", HOW,
+      "a few frames after another, of any length in the same memory; on is as the model says" },
     { "attention", 0, ARG_TEXT, CLI_VIDEO, FIELD(attention), 0, 0, "POLICY[:NAME=VALUE,...]", HOW,
       "leave pairs of tokens out of self-attention, as `genvid info --shortcuts` lists; faster, and not the same clip" },
     { "cache", 0, ARG_TEXT, CLI_VIDEO, FIELD(cache), 0, 0, "METHOD[:NAME=VALUE,...]", HOW,
@@ -113,7 +115,7 @@ const struct cli_option cli_options[] = {
       "format, whatever the extension; needed for stdout: y4m or rgb" },
     { "codec", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(codec), 0, 0, "NAME", OUT,
       "h264, hevc, av1, vp9, ffv1 (every bit) or prores, where the container takes it" },
-    { "bits", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(bits), 0, 0, "N", OUT, "bits of each sample: 8 or 10" },
+    { "bits", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(bits), 0, 0, "8|10", OUT, "bits of each sample" },
     { "crf", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(crf), 0, 0, "N", OUT,
       "quality of the encoder, 0 to 51 (av1, vp9: 63); less is better and larger" },
     { "overwrite", 'y', ARG_FLAG, CLI_VIDEO | CLI_RERUN, FIELD(overwrite), 0, 0, NULL, OUT,
@@ -138,10 +140,10 @@ const struct cli_option cli_options[] = {
       "device to compute on, as `genvid info --devices` lists them" },
     { "threads", 't', ARG_COUNT, ALL, FIELD(threads), 1, 256, "N", MACHINE,
       "threads; one a core when left out. The frames do not depend on it" },
-    { "precision", 0, ARG_TEXT, ALL, FIELD(precision), 0, 0, "NAME", MACHINE,
-      "f32 or bf16; what the device does fast when left out" },
-    { "cpu-level", 0, ARG_TEXT, ALL, FIELD(cpu_level), 0, 0, "NAME", MACHINE,
-      "no instructions above c, avx2, avx512 or avx512bf16" },
+    { "precision", 0, ARG_TEXT, ALL, FIELD(precision), 0, 0, "f32|bf16", MACHINE,
+      "of weights and activations; what the device does fast when left out" },
+    { "cpu-level", 0, ARG_TEXT, ALL, FIELD(cpu_level), 0, 0, "c|avx2|avx512|avx512bf16", MACHINE,
+      "no instructions above these" },
     { "budget", 0, ARG_BYTES, ALL, FIELD(budget), 1048576, 9223372036854775807.0, "BYTES", MACHINE,
       "memory to stay under: 800M, 6G; what is free when left out" },
 
@@ -153,6 +155,10 @@ const struct cli_option cli_options[] = {
     { "words", 0, ARG_FLAG, CLI_INFO, FIELD(list_words), 0, 0, NULL, SHOW, "words that the model was taught, one a line" },
     { "man", 0, ARG_FLAG, CLI_HELP, FIELD(man), 0, 0, NULL, SHOW, "the manual page, for man -l -" },
 
+    { "config", 0, ARG_TEXT, ALL, FIELD(config), 0, 0, "FILE.json", SAY,
+      "options from a JSON object with these names as keys, and \"prompt\"; options given here win; - is stdin" },
+    { "print-config", 0, ARG_FLAG, ALL, FIELD(print_config), 0, 0, NULL, SAY,
+      "what was asked for as --config reads it, and stop" },
     { "json", 0, ARG_FLAG, ALL | CLI_PROBE, FIELD(json), 0, 0, NULL, SAY,
       "JSON: the result on stdout, one event a line on stderr" },
     { "quiet", 'q', ARG_FLAG, ALL | CLI_PROBE, FIELD(quiet), 0, 0, NULL, SAY, "only the seed, warnings and failures" },
@@ -171,7 +177,8 @@ const struct cli_command cli_commands[] = {
     { "calibrate", "[MODEL [PROMPT...]] [options]", "measure what --attention and --cache may leave out of a model",
       CLI_CALIBRATE, CLI_MAX_WORDS },
     { "bench", "[attention] [options]", "measure the operations that a render is made of, or masks x lengths", CLI_BENCH, 1 },
-    { "help", "[COMMAND|output|exit|files]", "explain a command or a subject", CLI_HELP, 1 },
+    { "completions", "bash|zsh", "a script that completes commands, options and values", CLI_COMPLETIONS, 1 },
+    { "help", "[COMMAND|OPTION|SUBJECT]", "explain a command, an option or a subject", CLI_HELP, 1 },
 };
 const size_t cli_n_commands = sizeof cli_commands / sizeof cli_commands[0];
 
@@ -181,6 +188,20 @@ const struct cli_command *cli_command_find(const char *name)
         if (!strcmp(cli_commands[i].name, name))
             return &cli_commands[i];
     return NULL;
+}
+
+static const struct cli_option *find(const char *name, size_t length, unsigned commands)
+{
+    for (size_t i = 0; i < cli_n_options; i++)
+        if (cli_options[i].commands & commands && strlen(cli_options[i].name) == length &&
+            !strncmp(cli_options[i].name, name, length))
+            return &cli_options[i];
+    return NULL;
+}
+
+const struct cli_option *cli_option_find(const char *name, unsigned commands)
+{
+    return find(name, strlen(name), commands);
 }
 
 /* ---- the nearest name ---------------------------------------------------------------------------------------------- */
@@ -398,12 +419,8 @@ static bool read_long(struct reader *r, const char *word)
 {
     const char  *equals = strchr(word, '=');
     const size_t length = equals ? (size_t)(equals - word) : strlen(word);
-    for (size_t i = 0; i < cli_n_options; i++) {
-        const struct cli_option *o = &cli_options[i];
-        if (o->commands & r->a->command->bit && strlen(o->name) == length && !strncmp(o->name, word, length))
-            return take(r, o, equals ? equals + 1 : NULL);
-    }
-    return unknown(r, word, length);
+    const struct cli_option *o = find(word, length, r->a->command->bit);
+    return o ? take(r, o, equals ? equals + 1 : NULL) : unknown(r, word, length);
 }
 
 static const struct cli_option *by_letter(unsigned command, char letter)
@@ -462,22 +479,67 @@ void cli_args_init(struct cli_args *a, const struct cli_command *command)
     *a = (struct cli_args){ .command = command, .seed = -1, .guidance = -1 };
 }
 
-bool cli_args_parse(struct cli_args *a, int argc, char **argv, char *message, size_t size)
+static bool read_argv(struct reader *r)
 {
-    struct reader r  = { .a = a, .argv = argv, .argc = argc, .message = message, .size = size };
-    bool          ok = true, only_words = false;
-    while (ok && r.at < argc) {
-        const char *word = argv[r.at++];
+    bool ok = true, only_words = false;
+    r->at = 0;
+    while (ok && r->at < r->argc) {
+        const char *word = r->argv[r->at++];
         if (only_words || word[0] != '-' || !word[1])
-            ok = read_word(&r, word);
+            ok = read_word(r, word);
         else if (!strcmp(word, "--"))
             only_words = true;
         else if (word[1] == '-')
-            ok = read_long(&r, word + 2);
+            ok = read_long(r, word + 2);
         else
-            ok = read_letters(&r, word + 1);
+            ok = read_letters(r, word + 1);
     }
-    return ok && agree(&r);
+    return ok;
+}
+
+/* Where argv has the one, the file's other is not meant. */
+static void give_way(struct cli_args *a, const struct cli_args *flags)
+{
+    if (flags->n_words || flags->prompt_file)
+        a->n_words = 0;
+    if (flags->n_words)
+        a->prompt_file = NULL;
+    if (flags->frames)
+        a->seconds = 0;
+    if (flags->seconds > 0)
+        a->frames = 0;
+    if (flags->quiet)
+        a->verbose = false;
+    if (flags->verbose)
+        a->quiet = false;
+}
+
+/* The file, and then argv once more over it. */
+static bool read_config(struct reader *r)
+{
+    struct cli_args *a = r->a, *flags = malloc(sizeof *flags);
+    if (!flags)
+        return fail(r, "no memory for --config");
+    *flags = *a;
+    cli_args_free(a);
+    cli_args_init(a, flags->command);
+    bool ok = cli_config_read(a, flags->config, r->message, r->size);
+    give_way(a, flags);
+    free(flags);
+    return ok && read_argv(r);
+}
+
+bool cli_args_parse(struct cli_args *a, int argc, char **argv, char *message, size_t size)
+{
+    struct reader r = { .a = a, .argv = argv, .argc = argc, .message = message, .size = size };
+    return read_argv(&r) && (!a->config || read_config(&r)) && agree(&r);
+}
+
+bool cli_args_take(struct cli_args *a, const char *name, const char *text, char *message, size_t size)
+{
+    struct reader            r = { .a = a, .message = message, .size = size };
+    const struct cli_option *o = cli_option_find(name, a->command->bit);
+    return o ? take(&r, o, text) : unknown(&r, name, strlen(name));
 }
 
 void cli_args_free(struct cli_args *a)
@@ -485,4 +547,6 @@ void cli_args_free(struct cli_args *a)
     for (size_t i = 0; i < a->n_options; i++)
         free(a->names[i]);
     a->n_options = 0;
+    json_decref(a->texts);
+    a->texts = NULL;
 }

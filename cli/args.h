@@ -27,7 +27,17 @@ enum cli_exit {
 };
 
 /* Bits: an option lists the commands that take it. */
-enum { CLI_VIDEO = 1, CLI_INFO = 2, CLI_BENCH = 4, CLI_HELP = 8, CLI_CAPTION = 16, CLI_PROBE = 32, CLI_RERUN = 64, CLI_CALIBRATE = 128 };
+enum {
+    CLI_VIDEO = 1,
+    CLI_INFO = 2,
+    CLI_BENCH = 4,
+    CLI_HELP = 8,
+    CLI_CAPTION = 16,
+    CLI_PROBE = 32,
+    CLI_RERUN = 64,
+    CLI_CALIBRATE = 128,
+    CLI_COMPLETIONS = 256
+};
 
 enum cli_type {
     ARG_FLAG,  /* bool */
@@ -38,6 +48,8 @@ enum cli_type {
     ARG_TEXT,  /* const char *, of argv */
     ARG_PAIR   /* name=value, appended to options */
 };
+
+struct json_t;
 
 struct cli_option {
     const char   *name;
@@ -81,6 +93,9 @@ struct cli_args {
     const char *output, *format, *codec, *bits, *crf, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
+    const char    *config;               /* --config; texts of that file are held by `texts` until cli_args_free */
+    struct json_t *texts;
+    bool           print_config;
     size_t      n_options;
     bool        srt, vtt, sidecar, together, prune_receipt;
     bool        overwrite, dry_run, json, quiet, verbose, help, version;
@@ -97,11 +112,17 @@ const struct cli_command *cli_command_find(const char *name);
 /* The known word closest to a misspelt one, or NULL if none is close: commands (of = 0) or options of commands (of = bits). */
 const char *cli_nearest(const char *word, unsigned of);
 
-/* argv without the program and the command. a->command decides which options are taken. False: message says why, in one
+/* NULL when the commands have no option of that name. */
+const struct cli_option *cli_option_find(const char *name, unsigned commands);
+
+/* argv without the program and the command; what it says lies over what the file of --config says. a->command decides which
+ * options are taken. False: message says why, in one
  * sentence that names the option, what was found and the range. Numbers are read as the "C" locale writes them, because
  * nothing here calls setlocale. */
 void cli_args_init(struct cli_args *a, const struct cli_command *command);
 bool cli_args_parse(struct cli_args *a, int argc, char **argv, char *message, size_t size);
+/* One option as if argv held --name=text; text NULL: a flag. text is borrowed. */
+bool cli_args_take(struct cli_args *a, const char *name, const char *text, char *message, size_t size);
 void cli_args_free(struct cli_args *a);
 
 /* help.c: for one command; the list of commands; the manual page (troff), on stdout. */
@@ -115,6 +136,7 @@ int cli_caption(const struct cli_args *a);
 int cli_info(const struct cli_args *a);
 int cli_bench(const struct cli_args *a);
 int cli_calibrate(const struct cli_args *a);
+int cli_completions(const struct cli_args *a);
 int cli_probe(const struct cli_args *a);
 int cli_rerun(const struct cli_args *a);
 int cli_session(void); /* no command, on a terminal */

@@ -45,12 +45,31 @@ static const char FILES_TEXT[] =
     "assets/models beside the build folder. It has the diffusers layout (model_index.json and a folder for each part), with "
     "genvid.json for what that layout cannot say.\n";
 
+static const char SESSION_TEXT[] =
+    "`genvid` with no arguments, on a terminal, keeps the model loaded and reads lines. A line is a prompt and becomes a clip; "
+    "an "
+    "empty line makes it again with another seed. What begins with a colon is a command: `:set steps 8` changes a setting (the "
+    "options of genvid video), `:unset` takes it back, `:again 7` repeats with seed 7, `:show` shows a frame in the terminal, "
+    "`:save fox.mp4` keeps the clip, `:help` lists the rest. A clip that is not saved is gone with the session.\n"
+    "Ctrl-C stops a render; Ctrl-D leaves. Lines are kept in the file named by $GENVID_HISTORY, else genvid_history in "
+    "$XDG_STATE_HOME or ~/.local/state.\n"
+    "While a clip is made, its middle frame is shown as it will be, in Kitty's or iTerm2's protocol or in half-blocks; "
+    "$GENVID_GRAPHICS chooses: none, blocks, iterm, kitty. --preview-every N does so in genvid video.\n";
+
+static const char CONFIG_TEXT[] =
+    "--config FILE.json reads options from a JSON object. Keys are the options' long names; \"prompt\" is the prompt of a "
+    "video, "
+    "\"files\" are those of a caption; \"option\" is an object. Flags are true or false, sizes \"WxH\", all else a number or a "
+    "text: "
+    "{\"prompt\": \"a red fox\", \"steps\": 4, \"size\": \"256x144\", \"output\": \"fox.mp4\"}\n"
+    "Options given on the command line win. --print-config prints all that was asked for in that form and stops.\n";
+
 static const struct {
     const char *name, *heading, *text;
 } subjects[] = {
-    { "output", "OUTPUT", OUTPUT_TEXT },
-    { "exit", "EXIT STATUS", EXIT_TEXT },
-    { "files", "FILES", FILES_TEXT },
+    { "output", "OUTPUT", OUTPUT_TEXT },       { "exit", "EXIT STATUS", EXIT_TEXT },
+    { "files", "FILES", FILES_TEXT },          { "session", "INTERACTIVE SESSION", SESSION_TEXT },
+    { "config", "CONFIG FILES", CONFIG_TEXT },
 };
 enum { N_SUBJECTS = sizeof subjects / sizeof subjects[0] };
 
@@ -119,7 +138,7 @@ int cli_help_command(const struct cli_command *c)
         print_option(o);
     }
     if (c->bit == CLI_VIDEO)
-        printf("\nWhat is left out is the model's own. See also: genvid help output, genvid help exit, genvid help files\n");
+        printf("\nWhat is left out is the model's own. See also: genvid help output, exit, files, session, config\n");
     return EXIT_OK;
 }
 
@@ -129,7 +148,9 @@ int cli_help_all(void)
     for (size_t i = 0; i < cli_n_commands; i++)
         printf("  genvid %-7s %s\n", cli_commands[i].name, cli_commands[i].summary);
     printf("\n  genvid video \"a red fox in snow\" -o fox.mp4\n\n"
-           "More: genvid help COMMAND; genvid help output, exit, files; genvid help --man\n");
+           "Without arguments, on a terminal, it converses. More: genvid help COMMAND or OPTION; genvid help output, exit, "
+           "files,\n"
+           "session, config; genvid help --man; genvid completions bash\n");
     return EXIT_OK;
 }
 
@@ -211,6 +232,26 @@ static int man_page(void)
     return EXIT_OK;
 }
 
+/* An option of whatever commands have one of that name. */
+static bool help_option(const char *name)
+{
+    bool found = false;
+    for (size_t i = 0; i < cli_n_options; i++) {
+        const char *between = "";
+        if (strcmp(cli_options[i].name, name))
+            continue;
+        for (size_t k = 0; k < cli_n_commands; k++)
+            if (cli_options[i].commands & cli_commands[k].bit) {
+                printf("%sgenvid %s", between, cli_commands[k].name);
+                between = ", ";
+            }
+        putchar('\n');
+        print_option(&cli_options[i]);
+        found = true;
+    }
+    return found;
+}
+
 int cli_help(const struct cli_args *a)
 {
     if (a->man)
@@ -226,6 +267,8 @@ int cli_help(const struct cli_args *a)
             wrap(subjects[i].text, 0, 0);
             return EXIT_OK;
         }
+    if (help_option(word))
+        return EXIT_OK;
     const char *near = cli_nearest(word, 0);
     fprintf(stderr, "genvid: no help on \"%s\"%s%s%s\n", word, near ? "; did you mean " : "", near ? near : "",
             near ? "?" : "");

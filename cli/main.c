@@ -3,7 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "args.h"
+#include "config.h"
 
 static int version(void)
 {
@@ -29,12 +29,15 @@ static int run(const struct cli_args *a)
         return cli_help_command(a->command);
     if (a->version)
         return version();
+    if (a->print_config)
+        return cli_config_print(a);
     switch (a->command->bit) {
     case CLI_VIDEO: return cli_video(a);
     case CLI_CAPTION: return cli_caption(a);
     case CLI_CALIBRATE: return cli_calibrate(a);
     case CLI_INFO: return cli_info(a);
     case CLI_BENCH: return cli_bench(a);
+    case CLI_COMPLETIONS: return cli_completions(a);
     case CLI_PROBE: return cli_probe(a);
     case CLI_RERUN: return cli_rerun(a);
     default: return cli_help(a);

@@ -91,7 +91,7 @@ hold "help names every range" grep -q '1 to 1000' .out
 cp .out help.txt
 expect 0 '' video --help
 hold "help video and video --help are one text" cmp -s .out help.txt
-for subject in info bench help output exit files; do
+for subject in info bench help output exit files session config steps; do
   expect 0 '' help $subject
   hold "help $subject says something" test -s .out
 done
@@ -102,6 +102,61 @@ sed -n 's/^ .*--\([a-z-]*\).*/\1/p' help.txt | sort -u | while read -r name; do
   grep -q "$(printf '%s' "$name" | sed 's/-/\\\\-/g')" .out || echo "$name"
 done > missing
 hold "the manual page has every option of help" test ! -s missing
+expect 0 '' help steps
+hold "an option's help is found by its name" grep -q -e '--steps N' .out
+
+# a job in a file: the flags' names, and flags over it
+cat > job.json << END
+{ "prompt": "a fox", "steps": 4, "size": "64x48", "guidance": 1.5, "seconds": 2, "quiet": true, "option": { "schedule": "wan-unipc" } }
+END
+expect 0 '' video --config job.json --print-config
+hold "a config is printed as it was read" json_has prompt '"afox"' < .out
+hold "numbers are numbers" json_has steps 4 < .out
+hold "a size is width and height" json_has height 48 < .out
+cp .out again.json
+expect 0 '' video --config again.json --print-config
+hold "what is printed reads the same" cmp -s .out again.json
+expect 0 '' video "a boat" --config job.json --steps 9 --frames 5 -v --print-config
+hold "flags win" json_has steps 9 < .out
+hold "the prompt too" json_has prompt '"aboat"' < .out
+hold "frames drive out seconds" sh -c '! grep -q seconds .out'
+hold "and loud drives out quiet" sh -c '! grep -q quiet .out'
+expect 0 '' caption a.png b.png --tokens 5 --print-config
+tr -d ' \n' < .out > flat.json
+hold "files of a caption are a list" grep -q '"files":\["a.png","b.png"\]' flat.json
+echo '{"stesp": 4}' > bad.json
+expect 64 'bad.json: "stesp" is no option of genvid video; did you mean "steps"' video --config bad.json
+echo '{"steps": 0}' > bad.json
+expect 64 'bad.json: --steps is "0"; expected a whole number from 1 to 1000' video --config bad.json
+echo '{"quiet": 1}' > bad.json
+expect 64 'bad.json: "quiet" is neither true nor false' video --config bad.json
+echo '{"steps": [4]}' > bad.json
+expect 64 'bad.json: "steps" is neither a number nor a text' video --config bad.json
+echo '{"prompt": 7}' > bad.json
+expect 64 'bad.json: "prompt" is no text' video --config bad.json
+echo '{"steps": 4' > bad.json
+expect 64 'bad.json: line 2, column' video --config bad.json
+echo '[]' > bad.json
+expect 64 'bad.json: is no JSON object' video --config bad.json
+expect 64 'absent.json' video --config absent.json
+
+# completions: in the shells that are here
+expect 64 'bash or zsh' completions fish
+for shell in bash zsh; do
+  expect 0 '' completions $shell
+  cp .out completions.$shell
+  if command -v $shell > /dev/null; then
+    hold "$shell reads its completions" $shell -n completions.$shell
+  fi
+done
+if command -v bash > /dev/null; then
+  complete_with() { bash -c '. ./completions.bash; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _genvid; echo "${COMPREPLY[*]}"' x "$@"; }
+  hold "bash completes a command" test "$(complete_with x genvid vi)" = video
+  hold "an option" test "$(complete_with x genvid video --guid)" = --guidance
+  hold "a value" test "$(complete_with x genvid video --solver eu)" = euler
+  hold "a file" test "$(complete_with x genvid video --image job.)" = job.json
+  hold "nothing for a number" test -z "$(complete_with x genvid video --steps '')"
+fi
 expect 0 '' info --formats
 hold "formats come one a line, with a tab" grep -q '^y4m	' .out
 expect 0 '' info --formats --json
