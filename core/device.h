@@ -82,7 +82,7 @@ struct device {
 };
 
 struct device_params {
-    const char       *name;      /* "cpu"; NULL = best present */
+    const char       *name;      /* "cpu", "cuda"; NULL = best present */
     int               threads;   /* 0 = one per core */
     size_t            budget;    /* 0 = what is free */
     const char       *cpu_level; /* highest instruction set to use; NULL = all present */

@@ -65,7 +65,7 @@ typedef void (*gv_log_fn)(void *user, gv_log_level level, const char *message); 
 
 typedef struct gv_engine_params {
     size_t       struct_size;
-    const char  *device;        /* "cpu"; NULL = the best present */
+    const char  *device;        /* "cpu", "cuda"; NULL = the best present */
     int          threads;       /* 1..256; 0 = one per core */
     uint64_t     device_budget; /* bytes of device memory to stay under; 0 = what is free */
     gv_log_level log_level;     /* messages above this level are not made */

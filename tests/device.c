@@ -1,3 +1,4 @@
+/* See device.h. The driver is found at run time, as the module finds it: a test links no CUDA. */
 #include "tests/device.h"
 
 #include <dlfcn.h>

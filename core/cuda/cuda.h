@@ -2,7 +2,7 @@
  *
  *   device_cuda.c  memory, weights, the table
  *   linear.c       matrix products: cuBLASLt, with its plans kept by shape
- *   conv.c         convolutions
+ *   conv.c         convolutions: cuDNN
  *   kernels.h      launchers of the device's own kernels: norm.cu pointwise.cu layout.cu conv_plain.cu
  *
  * One stream carries all work of all runs on the device, weights included: order is what makes scratch, and a slot that a
