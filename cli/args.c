@@ -85,6 +85,8 @@ const struct cli_option cli_options[] = {
       "sigma shift: higher spends more steps on the large shapes" },
     { "solver", 0, ARG_TEXT, RENDERS, FIELD(solver), 0, 0, "unipc|euler|dpm++", HOW,
       "how a step is taken; the model's own when left out" },
+    { "compat", 0, ARG_TEXT, CLI_VIDEO, FIELD(compat), 0, 0, "wan|diffusers", HOW,
+      "whose rules: resizing, CLIP's crop, grid of noise levels; the layout's own when left out" },
     { "causal", 0, ARG_TEXT, RENDERS, FIELD(causal), 0, 0, "on|self-forcing|causvid|longlive", HOW,
       "a few frames after another, of any length in the same memory; on is as the model says" },
     { "attention", 0, ARG_TEXT, CLI_VIDEO, FIELD(attention), 0, 0, "POLICY[:NAME=VALUE,...]", HOW,

@@ -85,7 +85,7 @@ struct cli_args {
     int64_t     tokens, picture_tokens, top_k, recycle, recycle_every;
     double      start, end, section; /* of clips, seconds */
     double      temperature, top_p, repetition;
-    const char *solver, *causal, *noise, *device, *precision, *cpu_level;
+    const char *solver, *compat, *causal, *noise, *device, *precision, *cpu_level;
     const char *attention, *cache, *receipt;
     double      mass, cosine, lse;
     int64_t     preview_every;

@@ -11,7 +11,8 @@ void cli_request_fill(struct cli_request *r, const struct cli_args *a, const gv_
     const gv_option   named[CLI_NAMED] = {
           { "format", a->format }, { "codec", a->codec },     { "crf", a->crf },
           { "bits", a->bits },     { "causal", a->causal },   { "attention", a->attention },
-          { "cache", a->cache },   { "receipt", a->receipt }, { "verify", a->verify ? "on" : NULL }
+          { "cache", a->cache },   { "receipt", a->receipt }, { "verify", a->verify ? "on" : NULL },
+          { "compat", a->compat }
     };
     gv_video_request_init(q);
     memcpy(r->options, a->options, a->n_options * sizeof *r->options);

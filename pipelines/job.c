@@ -170,6 +170,22 @@ static gv_status choose_solver(struct video_job *job, const char *name, struct e
     return gv_fail(e, GV_ERR_ARGUMENT, "solver is \"%s\"; unipc, dpm++ and euler are possible", name);
 }
 
+/* Whose rules: pictures, and the grid of a solver that both code bases have. */
+static gv_status settle_compat(struct video_job *job, const char *value, struct error *e)
+{
+    static const char *const pairs[][2] = { { "diffusers-unipc", "wan-unipc" }, { "diffusers-dpm", "wan-dpm" } };
+    job->wan_rules = job->model->wan_rules;
+    if (!value)
+        return GV_OK;
+    if (strcmp(value, "wan") && strcmp(value, "diffusers"))
+        return gv_fail(e, GV_ERR_ARGUMENT, "option \"compat\" is \"%.64s\"; wan and diffusers are possible", value);
+    job->wan_rules = !strcmp(value, "wan");
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (!strcmp(job->schedule_name, pairs[i][!job->wan_rules]))
+            job->schedule_name = pairs[i][job->wan_rules];
+    return GV_OK;
+}
+
 static gv_status settle_solver(struct video_job *job, const gv_video_request *q, struct error *e)
 {
     const gv_model      *m = job->model;
@@ -184,6 +200,7 @@ static gv_status settle_solver(struct video_job *job, const gv_video_request *q,
         job->schedule_name = preset.schedule;
     }
     TRY(choose_solver(job, q->solver, e));
+    TRY(settle_compat(job, gv_option_value(q, "compat"), e));
     if (schedule)
         job->schedule_name = schedule;
     job->steps = q->steps ? q->steps : preset.steps;

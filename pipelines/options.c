@@ -20,6 +20,8 @@ static const struct option_row rows[] = {
       "keep what was computed and use it again in later steps; what it cost is in the report" },
     { "receipt", "integer", "0 to 1000", "2", "forwards that are computed a second time, exactly, to say what shortcuts cost" },
     { "verify", "string", "off, on", "off", "make the exact clip too and say how far this one is from it: PSNR and SSIM" },
+    { "compat", "string", "wan, diffusers", "the layout's own",
+      "whose rules hold: how pictures are resized, whether CLIP sees all of them, the grid of noise levels" },
     { "codec", "string", "see gv_output_formats", "the container's usual", "h264, hevc, av1, vp9, ffv1 (every bit) or prores" },
     { "bits", "integer", "8, 10", "8; prores: 10", "bits of each sample in the output" },
     { "crf", "integer", "0 to 51; av1, vp9: 63", "the codec's own", "quality of the output: less is better and larger" },

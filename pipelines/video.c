@@ -183,7 +183,7 @@ static struct tensor picture_pixels(struct video_state *v, const struct image *i
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
         return t;
     }
-    const enum resize_kind kind = job->model->wan_rules ? RESIZE_TORCH_BICUBIC : RESIZE_LANCZOS;
+    const enum resize_kind kind = job->wan_rules ? RESIZE_TORCH_BICUBIC : RESIZE_LANCZOS;
     if (!gv_image_resize(host, job->width, job->height, im, kind, &r->err))
         for (int64_t i = 0; i < n; i++)
             host[i] = host[i] / 255 * 2 - 1;
@@ -281,7 +281,7 @@ static void encode_clip(struct video_state *v)
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
     for (int i = 0; i < n && gv_run_ready(r); i++) {
         if (!dry(r))
-            clip_pixels(host, m, pictures[i], job->model->wan_rules, &r->err);
+            clip_pixels(host, m, pictures[i], job->wan_rules, &r->err);
         gv_upload(r, pixels, host);
         gv_sync(r);
         if (gv_run_ready(r))

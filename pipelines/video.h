@@ -39,6 +39,7 @@ struct video_job {
     struct torch_grid     noise_grid; /* of torch-cuda */
     struct sampler_config sampler;
     struct schedule       schedule;
+    bool                  wan_rules;     /* the model's, or what "compat" says */
     const char           *schedule_name; /* the model's or the request's */
     double                shift;
     struct causal         causal;

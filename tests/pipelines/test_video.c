@@ -464,6 +464,44 @@ static void causal_frames_do_not_depend_on_threads_and_begin_alike(void **state)
 
 /* ---- a real picture ---- */
 
+/* ---- whose rules ---- */
+
+static void compat_chooses_whose_rules_hold(void **state)
+{
+    static const struct {
+        const char *compat, *solver, *schedule, *wanted;
+        bool        wan;
+    } cases[] = { { "diffusers", "unipc", NULL, "diffusers-unipc", false },
+                  { "wan", "unipc", NULL, "wan-unipc", true },
+                  { "wan", "dpm++", NULL, "wan-dpm", true },
+                  { "wan", "euler", NULL, "flow-match-euler", true },
+                  { "wan", "unipc", "diffusers-unipc-0.36", "diffusers-unipc-0.36", true },
+                  { "comfy", NULL, NULL, NULL, false } };
+    struct studio s = studio_open(1, NULL, 0);
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct video_job job;
+        struct error     e = { 0 };
+        struct reel      none = { 0 };
+        gv_video_request q = request(&s, &none);
+        const gv_option  o[] = { { "compat", cases[i].compat }, { "schedule", cases[i].schedule } };
+        q.options = o;
+        q.option_count = cases[i].schedule ? 2 : 1;
+        q.solver = cases[i].solver;
+        const gv_status status = gv_video_job_open(&job, &q, &e);
+        if (!cases[i].wanted) {
+            assert_int_equal(status, GV_ERR_ARGUMENT);
+            assert_non_null(strstr(e.text, "wan and diffusers are possible"));
+            continue;
+        }
+        assert_int_equal(status, GV_OK);
+        assert_string_equal(job.schedule_name, cases[i].wanted);
+        assert_int_equal(job.wan_rules, cases[i].wan);
+        gv_video_job_close(&job);
+    }
+    studio_close(&s);
+}
+
 /* ---- noise of torch ---- */
 
 static struct reel with_noise(const struct studio *s, const char *noise, const float *latents)
@@ -549,6 +587,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(previews_come_in_time_and_change_no_frame),
         cmocka_unit_test(a_prompt_that_comes_again_is_not_encoded_again),
+        cmocka_unit_test(compat_chooses_whose_rules_hold),
         cmocka_unit_test(torch_noise_is_one_draw_of_the_clip),
         cmocka_unit_test(dry_run_predicts_peak_memory),
         cmocka_unit_test(a_small_budget_streams_weights_and_changes_no_frame),
