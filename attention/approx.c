@@ -59,10 +59,12 @@ gv_status gv_approx_layout(struct attn_approx *a, struct attn_layout *l, int hea
     const struct attn_policy      *p = a->config->policy;
     const struct attn_calibration *c = a->calibration;
 
-    if (!is_thinned(a) || a->causal)
+    if (!is_thinned(a))
         return GV_OK;
     if (p->order)
         TRY(p->order(l, a->config->value, e));
+    if (a->causal)
+        return GV_OK;
     if (p->calibrated) {
         if (!c || !c->bitmap)
             return gv_fail(e, GV_ERR_ARGUMENT,

@@ -77,6 +77,75 @@ gv_status gv_layout_places(struct attn_layout *l, struct error *e)
     return reorder(l, order, e);
 }
 
+/* Place of (t, h, w), each below 2^bits, along the curve: the axes' bits are turned into the curve's own, then interleaved. */
+static uint64_t hilbert_index(const uint32_t at[3], int bits)
+{
+    uint32_t x[3] = { at[0], at[1], at[2] }, t = 0;
+    uint64_t index = 0;
+
+    for (uint32_t q = (uint32_t)1 << (bits - 1); q > 1; q >>= 1)
+        for (int i = 0; i < 3; i++) {
+            const uint32_t p = q - 1;
+            if (x[i] & q) {
+                x[0] ^= p; /* invert */
+            } else {
+                const uint32_t swap = (x[0] ^ x[i]) & p; /* exchange with the first axis */
+                x[0] ^= swap;
+                x[i] ^= swap;
+            }
+        }
+    for (int i = 1; i < 3; i++) /* Gray code */
+        x[i] ^= x[i - 1];
+    for (uint32_t q = (uint32_t)1 << (bits - 1); q > 1; q >>= 1)
+        if (x[2] & q)
+            t ^= q - 1;
+    for (int b = bits - 1; b >= 0; b--)
+        for (int i = 0; i < 3; i++)
+            index = index << 1 | ((x[i] ^ t) >> b & 1);
+    return index;
+}
+
+struct placed {
+    uint64_t along;
+    int32_t  raster;
+};
+
+static int by_place(const void *a, const void *b)
+{
+    const struct placed *x = a, *y = b;
+
+    return x->along < y->along ? -1 : x->along > y->along;
+}
+
+gv_status gv_layout_hilbert(struct attn_layout *l, struct error *e)
+{
+    int32_t *order;
+    int      bits = 1;
+
+    TRY(new_order(l, &order, e));
+    struct placed *p = malloc((size_t)l->tokens * sizeof *p);
+    if (!p) {
+        free(order);
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for the order of %lld tokens", (long long)l->tokens);
+    }
+    while (l->T > 1 << bits || l->H > 1 << bits || l->W > 1 << bits)
+        bits++;
+    if (bits > 21) { /* the index has 3 bits for each */
+        free(p);
+        free(order);
+        return gv_fail(e, GV_ERR_ARGUMENT, "layout: a side of more than 2^21 tokens has no Hilbert order");
+    }
+    for (int64_t n = 0; n < l->tokens; n++) {
+        const uint32_t at[3] = { (uint32_t)(n / l->W / l->H), (uint32_t)(n / l->W % l->H), (uint32_t)(n % l->W) };
+        p[n] = (struct placed){ hilbert_index(at, bits), (int32_t)n };
+    }
+    qsort(p, (size_t)l->tokens, sizeof *p, by_place);
+    for (int64_t n = 0; n < l->tokens; n++)
+        order[n] = p[n].raster;
+    free(p);
+    return reorder(l, order, e);
+}
+
 void gv_layout_free(struct attn_layout *l)
 {
     free(l->position);

@@ -27,6 +27,9 @@ gv_status gv_layout_grid(struct attn_layout *l, int t0, int T, int H, int W, str
  * frames of one place one after the other, place after place. Errors: ARGUMENT when the box does not divide the grid. */
 gv_status gv_layout_tiles(struct attn_layout *l, int t, int h, int w, struct error *e);
 gv_status gv_layout_places(struct attn_layout *l, struct error *e);
+/* Along a Hilbert curve through the cube of 2^n that holds the grid, what lies outside left out: any run of tokens is a compact
+ * piece of the clip, on grids that nothing divides. Skilling 2004, "Programming the Hilbert curve". */
+gv_status gv_layout_hilbert(struct attn_layout *l, struct error *e);
 void      gv_layout_free(struct attn_layout *l);
 
 #endif

@@ -419,9 +419,44 @@ static void every_policy_is_described_and_its_defaults_are_in_range(void **state
     }
 }
 
+/* Neighbours along the curve are neighbours in the clip where the grid is a cube of 2^n; elsewhere a block of 64 is still more
+ * compact than in raster order. Every token comes once. */
+static void hilbert_order_is_a_walk_through_neighbours(void **state)
+{
+    static const int grids[][3] = { { 8, 8, 8 },   { 16, 16, 16 }, { 2, 2, 2 }, { 5, 6, 7 },
+                                    { 9, 14, 24 }, { 1, 1, 40 },   { 13, 1, 3 } };
+
+    (void)state;
+    for (size_t g = 0; g < sizeof grids / sizeof *grids; g++) {
+        const int         *d = grids[g];
+        struct attn_layout l;
+        struct error       e = { 0 };
+        assert_int_equal(gv_layout_grid(&l, 3, d[0], d[1], d[2], &e), GV_OK);
+        assert_int_equal(gv_layout_hilbert(&l, &e), GV_OK);
+        unsigned char *seen = calloc((size_t)l.tokens, 1);
+        double         spread = 0, raster = 0;
+        for (int64_t n = 0; n < l.tokens; n++) {
+            const struct attn_position p = l.position[n], q = l.position[n ? n - 1 : 0];
+            assert_int_equal(seen[l.order[n]]++, 0);
+            assert_int_equal(((p.t - 3) * d[1] + p.h) * d[2] + p.w, l.order[n]);
+            if (n && d[0] == d[1] && d[1] == d[2])
+                assert_int_equal(abs(p.t - q.t) + abs(p.h - q.h) + abs(p.w - q.w), 1);
+            const struct attn_position b = l.position[n / 64 * 64];
+            const int64_t              m = n / 64 * 64, frame = (int64_t)d[1] * d[2];
+            spread += abs(p.t - b.t) + abs(p.h - b.h) + abs(p.w - b.w);
+            raster +=
+                (double)(llabs(n / frame - m / frame) + llabs(n / d[2] % d[1] - m / d[2] % d[1]) + llabs(n % d[2] - m % d[2]));
+        }
+        assert_true(l.tokens < 1000 || spread < 0.75 * raster);
+        free(seen);
+        gv_layout_free(&l);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hilbert_order_is_a_walk_through_neighbours),
         cmocka_unit_test(element_policies_are_exact_to_the_pair),
         cmocka_unit_test(streaming_rows_read_sink_and_local_and_no_more),
         cmocka_unit_test(strided_heads_cover_everything_together),
