@@ -1,6 +1,7 @@
-/* Pictures and the first frames of clips, of every kind that this build reads. Pictures that are read are resized as a render
- * would. */
+/* Pictures and the first frames of clips, of every kind that this build reads, and what they say of themselves. Pictures that
+ * are read are resized as a render would. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/image.h"
 #include "tests/fuzz/fuzz.h"
@@ -11,6 +12,17 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
+static void probe(const char *path)
+{
+    char           *json = NULL, why[512] = "";
+    const gv_status status = gv_media_probe(path, &json, why, sizeof why);
+    if (status == GV_ERR_INTERNAL || !status != !!json || !status != !why[0])
+        fuzz_found("the status, the sentence and the answer disagree");
+    if (json)
+        fuzz_touch(json, strlen(json));
+    gv_free(json);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     enum { SIDE = 24 };
@@ -19,6 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct image im;
     struct error e = { 0 };
     fuzz_file(path, "picture", data, size);
+    probe(path);
     const gv_status status = gv_image_read(&im, path, &e);
     fuzz_check(status, &e);
     if (status)

@@ -180,7 +180,7 @@ static void call_caption(struct fuzz_bytes *b, struct words *w)
     q.media = media + (fuzz_uint(b, 1) & 3);
     q.media_count = fuzz_uint(b, 1) % (size_t)(4 - (q.media - media) + 1);
     q.max_tokens = any_int(b);
-    q.max_tokens = q.max_tokens > 6 && q.max_tokens < 240 ? 6 : q.max_tokens;
+    q.max_tokens = q.max_tokens > 6 && q.max_tokens < 5000 ? 6 : q.max_tokens; /* what the context holds takes long */
     q.temperature = any_double(b), q.top_p = any_double(b), q.repetition_penalty = any_double(b);
     q.top_k = any_int(b);
     q.seed = fuzz_uint(b, 8);
