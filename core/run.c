@@ -62,7 +62,6 @@ gv_status gv_run_open(struct run *r, struct device *d, enum dtype compute, size_
 {
     memset(r, 0, sizeof *r);
     r->device = d;
-    r->id = atomic_fetch_add(&d->runs, 1) + 1;
     r->compute = compute;
     if (gv_device_is_null(d)) {
         r->scratch.size = SIZE_MAX;

@@ -26,7 +26,6 @@ struct comm {
 
 struct run {
     struct device     *device;
-    unsigned long long id; /* from 1, no two of a device are equal; 0: not made by gv_run_open */
     struct arena       scratch;
     enum dtype         compute; /* of activations between operations: GV_BF16 or GV_F32. Residual streams are always f32 */
     struct error       err;

@@ -21,15 +21,7 @@ struct linear_plan;
 struct conv_plan;
 struct cudnnContext;
 
-/* A search for what is not finite that was queued: looked at when it is done and its run comes by, or when its run waits. */
-struct pending {
-    struct run        *run; /* NULL: free. Compared, and touched only in that run's own calls */
-    unsigned long long id;  /* the run's: another may have come to lie where it lay */
-    char               stage[32], where[64], what[64];
-    cudaEvent_t        done;
-};
-
-enum { CU_STAGES = 2, CU_PENDING = 64 };
+enum { CU_STAGES = 2 };
 #define CU_STAGE_BYTES     ((size_t)8 << 20)
 #define CU_WORKSPACE_BYTES ((size_t)64 << 20) /* of the libraries; one call at a time uses it, which the stream sees to */
 
@@ -41,14 +33,13 @@ struct cuda_device {
     pthread_mutex_t lock; /* plans, stages */
     bool            lock_made;
 
-    void          *workspace;
-    struct pending pending[CU_PENDING];
-    unsigned      *flags; /* pinned, one of each pending check: a kernel sets it */
-    int            next_pending;
-    char          *stage_host[CU_STAGES]; /* pinned, CU_STAGE_BYTES each */
-    char          *stage[CU_STAGES];      /* device */
-    cudaEvent_t    stage_free[CU_STAGES];
-    int            next_stage;
+    void       *workspace;
+    unsigned   *flag;                  /* device: a word that check_finite sets */
+    unsigned   *flag_host;             /* pinned */
+    char       *stage_host[CU_STAGES]; /* pinned, CU_STAGE_BYTES each */
+    char       *stage[CU_STAGES];      /* device */
+    cudaEvent_t stage_free[CU_STAGES];
+    int         next_stage;
 
     cublasLtHandle_t     lt;
     struct linear_plan  *plans;

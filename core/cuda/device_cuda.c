@@ -73,75 +73,15 @@ static void cuda_upload(struct run *r, struct tensor dst, const void *src)
     gv_cuda_ok(r, cudaMemcpyAsync(dst.data, src, gv_tensor_bytes(dst), cudaMemcpyHostToDevice, stream_of(r)), "upload");
 }
 
-/* ---- what is not finite: the host does not wait for an answer, so it can run ahead of the device ---- */
-
-/* The lock is held. */
-static void settle(struct cuda_device *c, struct run *r, int i)
-{
-    struct pending *p = &c->pending[i];
-
-    if (c->flags[i] && r->err.code == GV_OK) {
-        memcpy(r->stage, p->stage, sizeof r->stage);
-        memcpy(r->where, p->where, sizeof r->where);
-        gv_fail_not_finite(r, p->what);
-    }
-    p->run = NULL;
-}
-
-/* Looks at this run's checks: those that are done, or all after the stream was waited for. The lock is held. */
-static void settle_done(struct cuda_device *c, struct run *r, bool all)
-{
-    for (int i = 0; i < CU_PENDING; i++)
-        if (c->pending[i].run == r && c->pending[i].id == r->id && (all || cudaEventQuery(c->pending[i].done) == cudaSuccess))
-            settle(c, r, i);
-}
-
-static void cuda_check_finite(struct run *r, struct tensor x, const char *what)
-{
-    struct cuda_device *c = gv_cuda_of(r->device);
-
-    pthread_mutex_lock(&c->lock);
-    settle_done(c, r, false);
-    const int       i = c->next_pending;
-    struct pending *p = &c->pending[i];
-    c->next_pending = (i + 1) % CU_PENDING;
-    if (p->run) {
-        cudaEventSynchronize(p->done);
-        if (p->run == r && p->id == r->id)
-            settle(c, r, i); /* else: of a run that has ended, or made 64 checks ago by one that has more to come */
-    }
-    c->flags[i] = 0;
-    if (gv_cuda_ok(r, gv_cu_finite(gv_cuda_rows(x), &c->flags[i], c->stream), "finite") &&
-        gv_cuda_ok(r, cudaEventRecord(p->done, c->stream), "finite")) {
-        p->run = r;
-        p->id = r->id;
-        memcpy(p->stage, r->stage, sizeof p->stage);
-        memcpy(p->where, r->where, sizeof p->where);
-        snprintf(p->what, sizeof p->what, "%s", what);
-    }
-    pthread_mutex_unlock(&c->lock);
-}
-
-static void wait_for_all(struct run *r, const char *what)
-{
-    struct cuda_device *c = gv_cuda_of(r->device);
-
-    if (!gv_cuda_ok(r, cudaStreamSynchronize(c->stream), what))
-        return;
-    pthread_mutex_lock(&c->lock);
-    settle_done(c, r, true);
-    pthread_mutex_unlock(&c->lock);
-}
-
 static void cuda_download(struct run *r, void *dst, struct tensor src)
 {
     if (gv_cuda_ok(r, cudaMemcpyAsync(dst, src.data, gv_tensor_bytes(src), cudaMemcpyDeviceToHost, stream_of(r)), "download"))
-        wait_for_all(r, "download");
+        gv_cuda_ok(r, cudaStreamSynchronize(stream_of(r)), "download");
 }
 
 static void cuda_sync(struct run *r)
 {
-    wait_for_all(r, "work on the device");
+    gv_cuda_ok(r, cudaStreamSynchronize(stream_of(r)), "work on the device");
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------------- */
@@ -344,6 +284,22 @@ static void cuda_noise(struct run *r, struct tensor y, const struct noise_key *k
     gv_cuda_ok(r, gv_cu_noise(&z, stream_of(r)), "noise");
 }
 
+/* Waits for the answer. The flag belongs to one caller at a time. */
+static void cuda_check_finite(struct run *r, struct tensor x, const char *what)
+{
+    struct cuda_device *c = gv_cuda_of(r->device);
+
+    pthread_mutex_lock(&c->lock);
+    bool done =
+        gv_cuda_ok(r, cudaMemsetAsync(c->flag, 0, sizeof *c->flag, c->stream), "finite") &&
+        gv_cuda_ok(r, gv_cu_finite(gv_cuda_rows(x), c->flag, c->stream), "finite") &&
+        gv_cuda_ok(r, cudaMemcpyAsync(c->flag_host, c->flag, sizeof *c->flag, cudaMemcpyDeviceToHost, c->stream), "finite") &&
+        gv_cuda_ok(r, cudaStreamSynchronize(c->stream), "finite");
+    if (done && *c->flag_host)
+        gv_fail_not_finite(r, what);
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* ---- opening ------------------------------------------------------------------------------------------------------------- */
 
 static void cuda_close(struct device *d)
@@ -360,10 +316,8 @@ static void cuda_close(struct device *d)
         cudaFreeHost(c->stage_host[i]);
         cudaFree(c->stage[i]);
     }
-    for (int i = 0; i < CU_PENDING; i++)
-        if (c->pending[i].done)
-            cudaEventDestroy(c->pending[i].done);
-    cudaFreeHost(c->flags);
+    cudaFreeHost(c->flag_host);
+    cudaFree(c->flag);
     cudaFree(c->workspace);
     if (c->stream)
         cudaStreamDestroy(c->stream);
@@ -445,9 +399,8 @@ static gv_status take_own(struct cuda_device *c, struct error *e)
     c->lock_made = true;
     TRY(cuda_try(e, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "making a stream"));
     TRY(cuda_try(e, cudaMalloc(&c->workspace, CU_WORKSPACE_BYTES), "taking the libraries' workspace"));
-    TRY(cuda_try(e, cudaMallocHost((void **)&c->flags, CU_PENDING * sizeof *c->flags), "taking flags"));
-    for (int i = 0; i < CU_PENDING; i++)
-        TRY(cuda_try(e, cudaEventCreateWithFlags(&c->pending[i].done, cudaEventDisableTiming), "making an event"));
+    TRY(cuda_try(e, cudaMalloc((void **)&c->flag, sizeof *c->flag), "taking a flag"));
+    TRY(cuda_try(e, cudaMallocHost((void **)&c->flag_host, sizeof *c->flag_host), "taking a flag"));
     for (int i = 0; i < CU_STAGES; i++) {
         TRY(cuda_try(e, cudaMallocHost((void **)&c->stage_host[i], CU_STAGE_BYTES), "taking pinned memory"));
         TRY(cuda_try(e, cudaMalloc((void **)&c->stage[i], CU_STAGE_BYTES), "taking a stage"));

@@ -67,7 +67,7 @@ struct cu_lincomb {
     int64_t      n;
 };
 cudaError_t gv_cu_lincomb(const struct cu_lincomb *a, cudaStream_t stream);
-/* *bad = 1 if one is not finite; bad may be the host's, pinned. */
+/* *bad = 1 if one is not finite. */
 cudaError_t gv_cu_finite(struct cu_rows x, unsigned *bad, cudaStream_t stream);
 
 /* dst = src between f32, bf16 and f16, or a fill where src is NULL. Strides in elements. */

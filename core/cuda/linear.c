@@ -2,8 +2,8 @@
  *
  * Our y [N, M] = x [N, K] · wᵀ [K, M], row-major, is to the library a column-major D [M, N] = Wᵀ · X. Products are made in the
  * weight's type with f32 sums (f32: without tf32); an x of another type is converted first. What follows the sum is
- *   the library's, where there is no gate and it can say it: a bias and an addition for an f32 y; a bias and GELU's tanh form
- *     (which it computes to 5e-6) for a bf16 y of bf16 weights, whose bias it wants in bf16: exact for a bf16 checkpoint;
+ *   the library's, where there is no gate and no activation: a bias and an addition for an f32 y; a bias for a bf16 y of bf16
+ *     weights, which it wants in bf16: exact for a bf16 checkpoint;
  *   else the sum goes into f32 scratch, and the rest is ours.
  * A plan is what the library's own heuristic says first, kept by shape, so that the same request makes the same bits; what it
  * has no answer to goes to gv_cu_conv. */
@@ -16,7 +16,7 @@ struct plan_key {
     int64_t    M, N, K, ldx, ldy;
     enum dtype in, out;
     int        align_x, align_w, align_y;
-    bool       bias, gelu, add;
+    bool       bias, add;
 };
 
 struct linear_plan {
@@ -45,8 +45,7 @@ static struct route route_of(struct tensor y, struct tensor x, struct tensor w, 
     const int64_t N = gv_cuda_rows(x).n, M = w.dim[0], K = w.dim[1];
     struct route  r = { .convert = x.type != w.type };
 
-    r.direct = !present(o->gate) &&
-               (y.type == GV_F32 ? o->act == ACT_NONE : w.type == GV_BF16 && (o->act == ACT_NONE || o->act == ACT_GELU_TANH));
+    r.direct = !present(o->gate) && o->act == ACT_NONE && (y.type == GV_F32 || w.type == GV_BF16);
     r.x_bytes = r.convert ? rounded(gv_dtype_bytes(w.type, N * K)) : 0;
     r.bias_bytes = r.direct && y.type == GV_BF16 && present(o->bias) ? rounded(gv_dtype_bytes(GV_BF16, M)) : 0;
     r.y_bytes = r.direct ? 0 : rounded(gv_dtype_bytes(GV_F32, N * M));
@@ -86,8 +85,7 @@ static void describe(struct cuda_device *c, struct linear_plan *p)
 {
     const struct plan_key          *k = &p->key;
     const cublasOperation_t         turn = CUBLAS_OP_T;
-    const cublasLtEpilogue_t        epilogue = k->gelu ? (k->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU)
-                                                       : (k->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
+    const cublasLtEpilogue_t        epilogue = k->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
     const size_t                    most = CU_WORKSPACE_BYTES;
     const uint32_t                  align[3] = { (uint32_t)k->align_w, (uint32_t)k->align_x, (uint32_t)k->align_y };
     cublasLtMatmulPreference_t      wish = NULL;
@@ -119,7 +117,7 @@ static bool same_key(const struct plan_key *a, const struct plan_key *b)
 {
     return a->M == b->M && a->N == b->N && a->K == b->K && a->ldx == b->ldx && a->ldy == b->ldy && a->in == b->in &&
            a->out == b->out && a->align_x == b->align_x && a->align_w == b->align_w && a->align_y == b->align_y &&
-           a->bias == b->bias && a->gelu == b->gelu && a->add == b->add;
+           a->bias == b->bias && a->add == b->add;
 }
 
 /* The lock is held. NULL: no memory. */
@@ -161,8 +159,8 @@ void gv_cuda_linear_close(struct cuda_device *c)
 
 /* ---- the product --------------------------------------------------------------------------------------------------------- */
 
-/* y = gelu?(x · wᵀ (+ bias)) (+ y), bias in y's type; false if the library has no plan for it. x and w are of one type. */
-static bool multiply(struct run *r, struct tensor y, struct tensor x, struct tensor w, const void *bias, bool gelu, bool add)
+/* y = x · wᵀ (+ bias) (+ y), bias in y's type; false if the library has no plan for it. x and w are of one type. */
+static bool multiply(struct run *r, struct tensor y, struct tensor x, struct tensor w, const void *bias, bool add)
 {
     struct cuda_device   *c = gv_cuda_of(r->device);
     const struct cu_rows  xr = gv_cuda_rows(x), yr = gv_cuda_rows(y);
@@ -177,7 +175,6 @@ static bool multiply(struct run *r, struct tensor y, struct tensor x, struct ten
                                   .align_w = alignment(w.data, w.dim[1], w.type),
                                   .align_y = alignment(y.data, yr.stride, y.type),
                                   .bias = bias != NULL,
-                                  .gelu = gelu,
                                   .add = add };
     const float           one = 1, beta = add ? 1 : 0;
     bool                  done = false;
@@ -225,7 +222,7 @@ void gv_cuda_linear(struct run *r, struct tensor y, struct tensor x, struct tens
         if (!gv_cuda_ok(r, gv_cu_act(gv_cuda_rows(half), gv_cuda_rows(o->bias), CU_NONE, stream), "linear"))
             return;
     }
-    if (route.direct && multiply(r, y, x, w, bias, o->act == ACT_GELU_TANH, o->add))
+    if (route.direct && multiply(r, y, x, w, bias, o->add))
         return;
     struct cu_finish f = { .y = gv_cuda_rows(y),
                            .bias = o->bias.data,
@@ -235,7 +232,7 @@ void gv_cuda_linear(struct run *r, struct tensor y, struct tensor x, struct tens
                            .add = o->add };
     struct tensor    sum = gv_tensor(at, GV_F32, 2, DIMS(N, w.dim[0]));
 
-    if (!route.direct && multiply(r, sum, x, w, NULL, false, false)) {
+    if (!route.direct && multiply(r, sum, x, w, NULL, false)) {
         f.x = sum.data;
         if (gv_run_ready(r))
             gv_cuda_ok(r, gv_cu_finish(&f, stream), "linear");

@@ -5,6 +5,8 @@ transformer_wan.py (0.35): norms, rotation and modulation in f32, products and a
     python bench_cuda.py make DIR NAME [layers]   DIR/NAME: config and random bf16 weights, NAME 1.3b or 14b
     python bench_cuda.py time NAME LAYERS ROUNDS TxHxW... [--go FILE --done FILE]
 
+Its forward was compared by shape on a CPU only; the timing has not run on a GPU yet.
+
 --go: compile and warm up, then wait for FILE before timing; --done: make FILE behind the last line. H and W count latents.
 """
 import json
