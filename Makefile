@@ -22,7 +22,7 @@ build: packages
 	@grep '^-- genvid:' build/configure.log
 	@cmake --build build --parallel $(JOBS)
 
-# A clip with the model that ships. Until its weights are in assets/models, with random ones in its configuration.
+# A clip with the model that ships. Should its weights be missing from assets/models, with random ones in its configuration.
 demo: build
 	@model=assets/models; \
 	if [ -z "$$(find assets/models/transformer -name '*.safetensors')" ]; then \

@@ -173,6 +173,23 @@ static void copy_file(const char *dst, const char *src)
     fclose(out);
 }
 
+/* genvid.json of a trained model, beside random weights: it may not go on saying that they are trained. */
+static void copy_sidecar(const char *dst, const char *src)
+{
+    static const char claim[] = "\"weights\": \"trained\"";
+    char              text[65536];
+    FILE             *in = must(fopen(src, "rb"), src), *out = must(fopen(dst, "wb"), dst);
+    text[fread(text, 1, sizeof text - 1, in)] = 0;
+    must(feof(in) ? text : NULL, src);
+    char *at = strstr(text, claim);
+    if (at)
+        fprintf(out, "%.*s\"weights\": \"random\"%s", (int)(at - text), text, at + sizeof claim - 1);
+    else
+        fputs(text, out);
+    fclose(in);
+    fclose(out);
+}
+
 static bool is_folder(const char *path)
 {
     struct stat info;
@@ -202,7 +219,7 @@ void fixture_model(const char *dst, const char *src, const char *manifests, enum
                                 strstr(d->d_name, "sch") || strstr(d->d_name, "tok") || strstr(d->d_name, "image")))
             fixture_model(to, from, manifest, type, shard_bytes);
         else if (!is_folder(from) && is_config(d->d_name))
-            copy_file(to, from);
+            (strcmp(d->d_name, "genvid.json") ? copy_file : copy_sidecar)(to, from);
     }
     closedir(folder);
     snprintf(manifest, sizeof manifest, "%s/manifest.tsv", manifests ? manifests : src);

@@ -47,14 +47,14 @@ def put(folder, name, value):
         f.write("{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()) + "\n}\n")
 
 
-def write(folder, weights="random", vae=None, **sidecar):
-    """folder: model directory. vae: fields that replace VAE's (the measured latents_mean and latents_std). sidecar: fields of genvid.json that differ."""
+def write(folder, weights="random", vae=None, tier=132, **sidecar):
+    """folder: model directory. tier: actors that it was taught. vae: fields that replace VAE's (the measured latents_mean and latents_std). sidecar: fields of genvid.json that differ."""
     put(folder, "model_index.json", INDEX)
     put(folder, "transformer/config.json", TRANSFORMER)
     put(folder, "vae/config.json", {**VAE, **(vae or {})})
     put(folder, "text_encoder/config.json", TEXT)
     put(folder, "scheduler/scheduler_config.json", SCHEDULER)
-    put(folder, "genvid.json", {**SIDECAR, **sidecar, "words": words.vocabulary(), "small_words": words.small_words(), "synonyms": words.synonyms(), "weights": weights})
+    put(folder, "genvid.json", {**SIDECAR, **sidecar, "words": words.vocabulary(tier), "small_words": words.small_words(tier), "synonyms": words.synonyms(tier), "weights": weights})
 
 
 if __name__ == "__main__":

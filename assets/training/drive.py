@@ -87,7 +87,7 @@ def main():
                           + (["--vae", os.path.join(a.out, "vae.pt"), "--stats", os.path.join(a.out, "vae.json")] if have("vae.pt") else []) + a.more.split())
     o.world, o.begun, o.helpers = world, time.time(), helpers
     teacher, student, vae, _ = train_dit.main(o)
-    export.write(a.out, os.path.join(a.out, "models"), width=o.size, height=o.size, frames=o.frames, guidance=1.0 if a.distil > 0 else 3.0)
+    export.write(a.out, os.path.join(a.out, "models"), tier=a.tier, width=o.size, height=o.size, frames=o.frames, guidance=1.0 if a.distil > 0 else 3.0)
     e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier), "--device", a.device] + a.eval_more.split())
     torch.backends.cudnn.benchmark = False          # new shapes ahead, each used a few times
     for tag, net, grid, extras in (("", student, ((8, 1.0),), True), ("_teacher", teacher, ((8, 1.0), (8, 3.0)), False)):

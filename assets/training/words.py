@@ -264,9 +264,9 @@ FILLERS = ("cinematic", "4k", "8k", "highly detailed", "best quality", "masterpi
 OPENERS = ("a video of", "a clip of", "footage of", "a short film of", "an animation of", "a shot of", "a movie of")
 
 
-def vocabulary():
-    """The content words of the world, sorted, without duplicates; what `genvid info --words` prints."""
-    said = [n for a in ACTORS for n in a.names] + [s for x in SCENES for s in (x.name, *x.said)] + COLOURS[1:]
+def vocabulary(tier=132):
+    """The content words of the world with its first `tier` actors, sorted, without duplicates; what `genvid info --words` prints."""
+    said = [n for a in ACTORS[:tier] for n in a.names] + [s for x in SCENES for s in (x.name, *x.said)] + COLOURS[1:]
     for t in (VERBS, STILL, ALONE):
         said += [w for pairs in t.values() for p in pairs for w in p]
     for t in (HOW, CAMERA_SAID, WEATHER_SAID, TIME_SAID, STYLE_SAID):
@@ -385,14 +385,14 @@ smaller|tinier
 CONNECTORS = "for among between around over under through near behind above below across that this its his her their very some who which where when then".split()
 
 
-def small_words():
+def small_words(tier=132):
     """Words of a prompt that need no note although they are not in vocabulary()."""
-    return sorted({*function_words(), *CONNECTORS} - set(vocabulary()))
+    return sorted({*function_words(), *CONNECTORS} - set(vocabulary(tier)))
 
 
-def synonyms():
+def synonyms(tier=132):
     """Words that no caption uses -> the known word that `genvid` reads them as. Only targets that are words of the vocabulary."""
-    known, small, out = set(vocabulary()), set(small_words()), {}
+    known, small, out = set(vocabulary(tier)), set(small_words(tier)), {}
     for line in _SYNONYMS.strip().splitlines():
         to, said = line.split("|")
         for w in said.split(","):
