@@ -115,6 +115,7 @@ static void prompt_equals_the_checkpoints_template(void **state)
     close_all(&o);
 }
 
+#ifdef GV_HAVE_FFMPEG
 /* The clip of tests/reference/qwen2_5_vl_clip.py, from its file to its text: the same frames, the same fractions of seconds. */
 static void a_clip_to_text_equals_transformers(void **state)
 {
@@ -184,6 +185,7 @@ static void sections_of_a_clip_and_what_they_cost_are_known_before(void **state)
     assert_non_null(strstr(gv_session_message(o.session), "start is 3.00 s, and the clip lasts 2.50 s"));
     close_all(&o);
 }
+#endif
 
 /* The same from LLaVA-OneVision's folder: its tiles, its chat template. */
 static void llava_onevision_from_its_files_equals_transformers(void **state)
