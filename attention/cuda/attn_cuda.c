@@ -91,17 +91,50 @@ static struct attn_args args_of(const struct attn_call *c)
     return a;
 }
 
+static size_t no_scratch(const struct attn_chip *chip, const struct attn_args *a)
+{
+    (void)chip, (void)a;
+    return 0;
+}
+static cudaError_t simple(const struct attn_chip *chip, const struct attn_args *a, void *scratch, cudaStream_t stream)
+{
+    (void)scratch;
+    return gv_attn_simple(chip, a, stream);
+}
+
+/* The first that takes a call computes it. attn_decode.cu is not among them: it has not run on a GPU yet, and waits for
+ * tests/bench_attention_cuda.py check. */
+static const struct {
+    bool (*takes)(const struct attn_chip *chip, const struct attn_args *a);
+    size_t (*scratch)(const struct attn_chip *chip, const struct attn_args *a);
+    cudaError_t (*launch)(const struct attn_chip *chip, const struct attn_args *a, void *scratch, cudaStream_t stream);
+} kernels[] = {
+    { gv_attn_sm90_takes, gv_attn_sm90_scratch, gv_attn_sm90 },
+    { gv_attn_simple_takes, no_scratch, simple },
+};
+
 static void attention(struct run *r, const struct attn_call *c)
 {
     const struct attn_args a = args_of(c);
     const struct attn_chip chip = chip_of(r);
+    const bool             null = gv_device_is_null(r->device);
+    const size_t           n = sizeof kernels / sizeof kernels[0];
+    size_t                 chosen = n, bytes = 0;
 
-    if (!gv_attn_simple_takes(&chip, &a)) {
+    /* The null device has no addresses to judge by, so it counts what any of them would want. */
+    for (size_t i = 0; i < n && (null || chosen == n); i++)
+        if (kernels[i].takes(&chip, &a)) {
+            const size_t want = kernels[i].scratch(&chip, &a);
+            bytes = want > bytes ? want : bytes;
+            chosen = i;
+        }
+    if (chosen == n) {
         gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: heads of %lld are wider than the CUDA kernels take", (long long)a.Dv);
         return;
     }
-    if (!gv_device_is_null(r->device))
-        gv_cuda_ok(r, gv_attn_simple(&chip, &a, gv_cuda_of(r->device)->stream), "attention");
+    void *scratch = bytes ? gv_scratch_bytes(r, bytes) : NULL;
+    if (!null && gv_run_ready(r))
+        gv_cuda_ok(r, kernels[chosen].launch(&chip, &a, scratch, gv_cuda_of(r->device)->stream), "attention");
 }
 
 static void merge(struct run *r, const struct attn_partial *dst, const struct attn_partial *parts, int n)

@@ -5,7 +5,8 @@
  *   module.c         the module's one door
  *   attn_cuda.c      struct attn_call → struct attn_args; the choice; errors in words
  *   attn_simple.cu   every rule of the contract, any head size; compute_80 PTX
- *   attn_sm90.cu     the Hopper kernel
+ *   attn_sm90.cu     the Hopper kernel; hopper.cuh: its instructions
+ *   attn_decode.cu   few queries: keys split over the multiprocessors, then merged
  *
  * Every address is device memory, the plan's lists included: gv_plan_on (attention.h) puts a plan that a policy made on the
  * host there, once a forward. A launch is queued on the stream and returns; nothing here waits or allocates. */
@@ -85,6 +86,10 @@ cudaError_t gv_attn_simple(const struct attn_chip *chip, const struct attn_args 
 bool        gv_attn_sm90_takes(const struct attn_chip *chip, const struct attn_args *a);
 size_t      gv_attn_sm90_scratch(const struct attn_chip *chip, const struct attn_args *a);
 cudaError_t gv_attn_sm90(const struct attn_chip *chip, const struct attn_args *a, void *scratch, cudaStream_t stream);
+
+bool        gv_attn_decode_takes(const struct attn_chip *chip, const struct attn_args *a);
+size_t      gv_attn_decode_scratch(const struct attn_chip *chip, const struct attn_args *a);
+cudaError_t gv_attn_decode(const struct attn_chip *chip, const struct attn_args *a, void *scratch, cudaStream_t stream);
 
 /* dst = the union of n partials over disjoint keys: gv_attn_merge. [B, N, A, Dv] each. */
 enum { ATTN_MAX_PARTS = 16 };
