@@ -168,10 +168,10 @@ static void twelve_prompts_are_answered(void **state)
         assert_int_equal(gv_video_generate(session, &q), GV_OK);
         assert_int_equal(clip.n, FRAMES);
         const struct reading r = read_clip(clip.rgb);
-        const int c = r.hue >= 0 && apart(r.hue, prompts[i].hue) <= 45, w = r.travel * prompts[i].way >= 0.05;
+        const int            c = r.hue >= 0 && apart(r.hue, prompts[i].hue) <= 45, w = r.travel * prompts[i].way >= 0.05;
         contrast += r.contrast >= MIN_CONTRAST, colour += c, way += w;
-        print_message("  %-52s contrast %.3f  hue %4.0f (asked %3.0f) %-5s travel %+.2f %s\n", prompts[i].text, r.contrast, r.hue,
-                      prompts[i].hue, c ? "right" : "WRONG", r.travel, w ? "right" : "WRONG");
+        print_message("  %-52s contrast %.3f  hue %4.0f (asked %3.0f) %-5s travel %+.2f %s\n", prompts[i].text, r.contrast,
+                      r.hue, prompts[i].hue, c ? "right" : "WRONG", r.travel, w ? "right" : "WRONG");
     }
     print_message("  of %d: contrast %d, colour %d, way %d\n", N, contrast, colour, way);
     gv_session_close(&session);

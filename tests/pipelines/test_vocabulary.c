@@ -9,14 +9,15 @@
 
 #include "pipelines/vocabulary.h"
 
-static const char sidecar[] = "{\"words\": [\"car\", \"cattle\", \"dog\", \"drives\", \"driving\", \"elephant\", \"horse\", \"hippopotamus\", \"t-rex\"],"
-                              " \"small_words\": [\"a\", \"the\", \"in\"], \"synonyms\": {\"sedan\": \"car\", \"pup\": \"dog\"}}";
+static const char sidecar[] =
+    "{\"words\": [\"car\", \"cattle\", \"dog\", \"drives\", \"driving\", \"elephant\", \"horse\", \"hippopotamus\", \"t-rex\"],"
+    " \"small_words\": [\"a\", \"the\", \"in\"], \"synonyms\": {\"sedan\": \"car\", \"pup\": \"dog\"}}";
 
 static gv_status opened(struct vocabulary **v, const char *text, struct error *e)
 {
-    char    *copy = strdup(text);
-    json_t  *root = NULL;
-    gv_status status = gv_json_parse(copy, strlen(copy), "genvid.json", &root, e);
+    char            *copy = strdup(text);
+    json_t          *root = NULL;
+    gv_status        status = gv_json_parse(copy, strlen(copy), "genvid.json", &root, e);
     struct json_view view = gv_json_view(root, "genvid.json", e);
     if (!status)
         status = gv_vocabulary_open(v, &view);
@@ -103,8 +104,10 @@ static void many_unknown_words_are_counted(void **state)
 
 static void broken_vocabularies_are_refused(void **state)
 {
-    static const char *const broken[] = { "{\"words\": \"car\"}", "{\"words\": [1]}", "{\"words\": [\"car\"], \"synonyms\": {\"sedan\": \"kar\"}}",
-                                          "{\"words\": [\"car\"], \"synonyms\": [\"car\"]}", "{\"words\": [\"car\"], \"small_words\": {}}" };
+    static const char *const broken[] = { "{\"words\": \"car\"}", "{\"words\": [1]}",
+                                          "{\"words\": [\"car\"], \"synonyms\": {\"sedan\": \"kar\"}}",
+                                          "{\"words\": [\"car\"], \"synonyms\": [\"car\"]}",
+                                          "{\"words\": [\"car\"], \"small_words\": {}}" };
     (void)state;
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         struct vocabulary *v;
