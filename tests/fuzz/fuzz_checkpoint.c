@@ -57,19 +57,15 @@ static gv_status open_image(struct checkpoint *c, struct error *e)
     return GV_OK;
 }
 
-/* The opens take the checkpoint over. */
-static gv_status open_part(struct checkpoint **c, struct error *e)
+static gv_status open_part(struct checkpoint *c, struct error *e)
 {
     enum wan_part part;
-    TRY(gv_wan_part(*c, &part, e));
-    struct checkpoint *taken = *c;
-    if (part == WAN_NONE)
-        return GV_OK;
-    *c = NULL;
-    return part == WAN_DIT    ? open_dit(taken, e)
-           : part == WAN_VAE  ? open_vae(taken, e)
-           : part == WAN_TEXT ? open_text(taken, e)
-                              : open_image(taken, e);
+    TRY(gv_wan_part(c, &part, e));
+    return part == WAN_DIT    ? open_dit(c, e)
+           : part == WAN_VAE  ? open_vae(c, e)
+           : part == WAN_TEXT ? open_text(c, e)
+           : part == WAN_NONE ? GV_OK
+                              : open_image(c, e);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -80,7 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_file(path, "part.safetensors", data, size);
     gv_status status = gv_checkpoint_open_file(&c, path, &e);
     if (!status)
-        status = open_part(&c, &e);
+        status = open_part(c, &e);
     gv_checkpoint_close(&c);
     fuzz_check(status, &e);
     return 0;
