@@ -242,7 +242,7 @@ static void render(struct visit *v, gv_session *s, const gv_model *m)
 
 static void answer(struct visit *v, gv_session *s, const gv_model *m)
 {
-    const char        *media[] = { GV_TEST_DATA "/media/rgb.jpg" };
+    const char        *media[] = { GV_TEST_DATA "/media/rgb.png" };
     gv_caption_request q;
     char              *text;
     gv_caption_request_init(&q);
