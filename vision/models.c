@@ -73,39 +73,28 @@ static gv_status open_family(struct vlm **out, const char *dir, struct device *d
     return status;
 }
 
-static gv_status read_processor(struct vlm *v, const char *dir, struct error *e)
+typedef gv_status (*read_fn)(struct vlm *v, const struct json_view *view);
+
+static gv_status read_clip(struct vlm *v, const struct json_view *view)
 {
-    char             path[PATH];
-    json_t          *root;
-    struct json_view view;
-    TRY(load(&root, &view, path, dir, "preprocessor_config.json", e));
-    gv_status status = v->model->processor(v, &view);
-    json_decref(root);
-    return status;
+    return gv_clip_config_read(&v->clip, view);
 }
 
-static gv_status read_clip(struct vlm *v, const char *dir, struct error *e)
+static gv_status read_sample(struct vlm *v, const struct json_view *view)
 {
-    char             path[PATH];
-    json_t          *root;
-    struct json_view view;
-    if (!there(dir, "video_preprocessor_config.json"))
-        return GV_OK;
-    TRY(load(&root, &view, path, dir, "video_preprocessor_config.json", e));
-    gv_status status = gv_clip_config_read(&v->clip, &view);
-    json_decref(root);
-    return status;
+    return gv_sample_config_read(&v->sample, view);
 }
 
-static gv_status read_sample(struct vlm *v, const char *dir, struct error *e)
+/* One file of dir into v; one that is not required may be missing. */
+static gv_status read_file(struct vlm *v, const char *dir, const char *name, bool required, read_fn read, struct error *e)
 {
     char             path[PATH];
     json_t          *root;
     struct json_view view;
-    if (!there(dir, "generation_config.json"))
+    if (!required && !there(dir, name))
         return GV_OK;
-    TRY(load(&root, &view, path, dir, "generation_config.json", e));
-    gv_status status = gv_sample_config_read(&v->sample, &view);
+    TRY(load(&root, &view, path, dir, name, e));
+    gv_status status = read(v, &view);
     json_decref(root);
     return status;
 }
@@ -114,11 +103,11 @@ gv_status gv_vlm_open(struct vlm **out, const char *dir, struct device *d, enum 
 {
     *out = NULL;
     TRY(open_family(out, dir, d, compute, e));
-    gv_status status = read_processor(*out, dir, e);
+    gv_status status = read_file(*out, dir, "preprocessor_config.json", true, (*out)->model->processor, e);
     if (!status)
-        status = read_clip(*out, dir, e);
+        status = read_file(*out, dir, "video_preprocessor_config.json", false, read_clip, e);
     if (!status)
-        status = read_sample(*out, dir, e);
+        status = read_file(*out, dir, "generation_config.json", false, read_sample, e);
     if (status) {
         (*out)->model->close(*out);
         *out = NULL;
