@@ -1,4 +1,4 @@
-/* Text or image to video, in stages:
+/* Text or image to video, in stages (those before the loops are in video_condition.c and video_preview.c):
  *
  *   text      ids → features of each row (the prompt; the negative prompt where guidance is on)
  *   preview   where it is asked for: the map from latents to colours
@@ -7,386 +7,13 @@
  *     denoise   noise → latents, one solver step at a time; a causal block is then committed to the history
  *     decode    latents → frames, one latent frame at a time, each handed on as it comes
  *
- * Only this file loops over blocks, steps and frames, and only it calls the user. Stages are no-ops after a failure: there is
- * one close and no goto. The same code runs on the null device, where it yields the peak of memory. */
-#include "pipelines/video.h"
-#include "core/clock.h"
-#include "pipelines/memo.h"
-
+ * Only this file loops over blocks, steps and frames. Stages are no-ops after a failure: there is one close and no goto. The same
+ * code runs on the null device, where it yields the peak of memory. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "io/image.h"
-#include "io/sha256.h"
-
-/* Some latent frames that are denoised together. */
-struct block {
-    int     index;
-    int64_t t0, T; /* first latent frame, how many */
-    bool    last;
-};
-
-/* Decoding goes on from block to block. */
-struct decoding {
-    struct vae_stream *stream;
-    int64_t            next;   /* latent frame */
-    double             flops;  /* of the last one */
-    float             *pixels; /* host [time_scale, H, W, 3] */
-    uint8_t           *rgb;    /* of one frame */
-    struct sha256      hash;   /* of the frames so far */
-    uint16_t          *deep;   /* the same in 16 bits, where the sink keeps more than 8; else NULL */
-};
-
-/* What the stages hand to each other. */
-struct video_state {
-    struct video_job    *job;
-    struct run          *run;
-    struct video_report *report;
-    double               began;
-    int                  rows; /* 1, or 2 with guidance: conditional, unconditional */
-    struct dit_condition condition[2];
-    struct tensor        known;    /* f32 [1, h, w, z]: the first latent frame, or absent */
-    struct tensor        channels; /* f32 [T, h, w, C_in - z]: what is told beside the latents, or absent */
-    struct loop_state    loop;     /* of the block */
-    struct dit_history   history;  /* causal: keys and values of the blocks before */
-    struct shortcut_run  shortcuts;
-    struct decoding      decoding;
-    bool                 dit_pinned, vae_pinned;
-    struct preview_map   preview; /* channels 0: no previews */
-};
-
-static bool dry(const struct run *r)
-{
-    return gv_device_is_null(r->device);
-}
-
-static void tell(struct video_state *v, const char *stage, int64_t done, int64_t total)
-{
-    const struct video_job *job = v->job;
-    if (!job->progress || dry(v->run) || !gv_run_ready(v->run))
-        return;
-    gv_progress p = { sizeof p, stage, done, total, gv_now() - v->began };
-    if (job->progress(job->user, &p))
-        gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the progress callback");
-}
-
-static double stage_begin(struct video_state *v)
-{
-    gv_run_enter(v->run, "%s", "");
-    v->run->stage[0] = 0;
-    return gv_now();
-}
-
-static void stage_end(struct video_state *v, const char *name, double began)
-{
-    struct video_report *p = v->report;
-    int                  i = 0;
-    while (i < p->n_stages && strcmp(p->stage[i].name, name))
-        i++;
-    if (i == p->n_stages)
-        p->stage[p->n_stages++] = (struct stage_time){ .name = name };
-    p->stage[i].seconds += gv_now() - began;
-}
-
-/* ---- parts: pinned while their stage lasts ---- */
-
-static void pin(struct video_state *v, struct weights *w, bool stream, bool *pinned)
-{
-    *pinned = gv_run_ready(v->run) && !gv_weights_pin(w, v->run->device, stream, &v->run->err);
-}
-
-static void unpin(struct video_state *v, struct weights *w, bool stream, bool *pinned)
-{
-    if (*pinned)
-        gv_weights_unpin(w, v->run->device, stream, v->job->residency.drop);
-    *pinned = false;
-}
-
-/* ---- text ---- */
-
-static struct tensor encode_text(struct video_state *v, const struct prompt *p)
-{
-    struct run          *r = v->run;
-    struct text_encoder *t = v->job->model->text;
-    struct tensor        out = gv_scratch(r, GV_F32, 2, DIMS(p->n, t->width));
-    if (gv_run_ready(r))
-        t->model->encode(r, t, out, p->ids, p->n);
-    return out;
-}
-
-/* Features that the session has from an earlier render; false if it has none. A plan is made as if there were none. */
-static bool recall_text(struct video_state *v, const struct prompt *p, struct tensor *out)
-{
-    struct run     *r = v->run;
-    const gv_model *m = v->job->model;
-    const float    *kept = v->job->memo && !dry(r) ? gv_memo_find(v->job->memo, m->serial, p->ids, p->n) : NULL;
-    if (!kept)
-        return false;
-    *out = gv_scratch(r, GV_F32, 2, DIMS(p->n, m->text->width));
-    gv_upload(r, *out, kept);
-    gv_sync(r);
-    return true;
-}
-
-static void keep_text(struct video_state *v, const struct prompt *p, struct tensor features)
-{
-    struct run *r = v->run;
-    if (!v->job->memo || dry(r) || !gv_run_ready(r))
-        return;
-    float *copy = malloc(gv_tensor_bytes(features));
-    if (!copy) {
-        gv_run_fail(r, GV_ERR_MEMORY, "no memory to keep a prompt");
-        return;
-    }
-    gv_download(r, copy, features);
-    gv_sync(r);
-    gv_memo_put(v->job->memo, v->job->model->serial, p->ids, p->n, copy, &r->err);
-}
-
-static void stage_text(struct video_state *v)
-{
-    const struct video_job *job = v->job;
-    struct weights         *w = job->model->text->weights;
-    double                  began = stage_begin(v);
-    bool                    pinned = false;
-    tell(v, "text", 0, 1);
-    v->rows = job->guidance == 1 ? 1 : 2;
-    for (int i = 0; i < v->rows; i++) {
-        const struct prompt *p = i ? &job->negative : &job->prompt;
-        v->condition[i].text_len = job->model->defaults.text_length;
-        if (recall_text(v, p, &v->condition[i].text))
-            continue;
-        if (!pinned)
-            pin(v, w, job->residency.stream, &pinned);
-        v->condition[i].text = encode_text(v, p);
-        keep_text(v, p, v->condition[i].text);
-    }
-    unpin(v, w, job->residency.stream, &pinned);
-    tell(v, "text", 1, 1);
-    stage_end(v, "text", began);
-}
-
-/* ---- image ---- */
-
-/* The picture at the clip's size, as Pillow's LANCZOS or, in Wan's own code, torch's bicubic gives it, in [-1, 1]: f32 [1, H, W, 3]. */
-static struct tensor picture_pixels(struct video_state *v, const struct image *im)
-{
-    struct run             *r = v->run;
-    const struct video_job *job = v->job;
-    int64_t                 n = (int64_t)job->width * job->height * 3;
-    struct tensor           t = gv_scratch(r, GV_F32, 4, DIMS(1, job->height, job->width, 3));
-    if (dry(r) || !gv_run_ready(r))
-        return t;
-    float *host = malloc((size_t)n * sizeof *host);
-    if (!host) {
-        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
-        return t;
-    }
-    const enum resize_kind kind = job->wan_rules ? RESIZE_TORCH_BICUBIC : RESIZE_LANCZOS;
-    if (!gv_image_resize(host, job->width, job->height, im, kind, &r->err))
-        for (int64_t i = 0; i < n; i++)
-            host[i] = host[i] / 255 * 2 - 1;
-    gv_upload(r, t, host);
-    gv_sync(r);
-    free(host);
-    return t;
-}
-
-/* The first latent frame of a clip that begins with the picture. */
-static void encode_known(struct video_state *v)
-{
-    const struct video_job *job = v->job;
-    const struct vae       *vae = job->model->vae;
-    v->known = gv_scratch(v->run, GV_F32, 4, DIMS(1, job->latent_height, job->latent_width, vae->z));
-    struct mark        mark = arena_mark(&v->run->scratch);
-    struct tensor      pixels = picture_pixels(v, &job->first);
-    struct vae_stream *s = gv_run_ready(v->run) ? vae->model->stream_open(v->run, vae, VAE_ENCODE) : NULL;
-    if (s)
-        vae->model->encode(v->run, s, v->known, pixels);
-    vae->model->stream_close(v->run, s);
-    arena_release(&v->run->scratch, mark);
-}
-
-/* Wan 2.1's condition: a mask of time_scale channels, one for each frame of a latent frame, that is 1 where the frame is given
- * (all of them in the first latent frame); then the latents of a clip of the pictures with grey between. pipeline_wan_i2v.py,
- * prepare_latents. */
-static void encode_channels(struct video_state *v)
-{
-    struct run             *r = v->run;
-    const struct video_job *job = v->job;
-    const struct vae       *vae = job->model->vae;
-    int64_t                 T = job->latent_frames, h = job->latent_height, w = job->latent_width, mask = vae->time_scale;
-    bool                    two = job->last.rgb != NULL;
-    v->channels = gv_scratch(r, GV_F32, 4, DIMS(T, h, w, mask + vae->z));
-    gv_fill(r, slice(v->channels, 3, 0, mask), 0);
-    gv_fill(r, slice(slice(v->channels, 3, 0, mask), 0, 0, 1), 1);
-    if (two)
-        gv_fill(r, slice(slice(v->channels, 3, mask - 1, 1), 0, T - 1, 1), 1);
-    struct mark        mark0 = arena_mark(&r->scratch);
-    struct tensor      pixels = picture_pixels(v, &job->first),
-                  grey = gv_scratch(r, GV_F32, 4, DIMS(mask, job->height, job->width, 3));
-    struct tensor      last = two ? picture_pixels(v, &job->last) : pixels;
-    struct tensor      z = gv_scratch(r, GV_F32, 4, DIMS(1, h, w, vae->z));
-    struct vae_stream *s = gv_run_ready(r) ? vae->model->stream_open(r, vae, VAE_ENCODE) : NULL;
-    gv_fill(r, grey, 0);
-    for (int64_t t = 0; s && t < T && gv_run_ready(r); t++) {
-        if (two && t == T - 1)
-            gv_copy(r, slice(grey, 0, mask - 1, 1), last);
-        vae->model->encode(r, s, z, t ? grey : pixels);
-        gv_copy(r, slice(slice(v->channels, 3, mask, vae->z), 0, t, 1), z);
-        tell(v, "image", t + 1, T);
-    }
-    vae->model->stream_close(r, s);
-    arena_release(&r->scratch, mark0);
-}
-
-/* Shortest edge to the tower's size, centre crop, normalise: CLIPImageProcessor. Wan's own code takes the whole picture
- * straight to the tower's square. f32 host [size, size, 3]. */
-static gv_status clip_pixels(float *out, const struct image_encoder *m, const struct image *im, bool wan, struct error *e)
-{
-    int size = m->size, wide = im->width > im->height;
-    int w = wan    ? size
-            : wide ? (int)((int64_t)size * im->width / im->height)
-                   : size,
-        h = wan || wide ? size : (int)((int64_t)size * im->height / im->width);
-    float *all = malloc((size_t)w * (size_t)h * 3 * sizeof *all);
-    if (!all)
-        return gv_fail(e, GV_ERR_MEMORY, "no memory for the picture");
-    gv_status status = gv_image_resize(all, w, h, im, wan ? RESIZE_TORCH_BICUBIC : RESIZE_PIL_BICUBIC, e);
-    int       left = (w - size) / 2, top = (h - size) / 2;
-    for (int y = 0; !status && y < size; y++)
-        for (int x = 0; x < size; x++)
-            for (int c = 0; c < 3; c++)
-                out[(y * size + x) * 3 + c] = (all[((top + y) * w + left + x) * 3 + c] / 255 - m->mean[c]) / m->std[c];
-    free(all);
-    return status;
-}
-
-/* The tokens of the pictures, one after the other. */
-static void encode_clip(struct video_state *v)
-{
-    struct run                 *r = v->run;
-    const struct video_job     *job = v->job;
-    const struct image_encoder *m = job->model->image;
-    const struct image         *pictures[] = { &job->first, &job->last };
-    int                         n = job->last.rgb ? 2 : 1;
-    struct tensor               out = gv_scratch(r, GV_F32, 2, DIMS(n * m->tokens, m->width));
-    struct mark                 mark = arena_mark(&r->scratch);
-    struct tensor               pixels = gv_scratch(r, GV_F32, 4, DIMS(1, m->size, m->size, 3));
-    float                      *host = calloc((size_t)m->size * (size_t)m->size * 3, sizeof *host);
-    bool                        pinned;
-    pin(v, m->weights, job->residency.stream, &pinned);
-    if (!host)
-        gv_run_fail(r, GV_ERR_MEMORY, "no memory for the picture");
-    for (int i = 0; i < n && gv_run_ready(r); i++) {
-        if (!dry(r))
-            clip_pixels(host, m, pictures[i], job->wan_rules, &r->err);
-        gv_upload(r, pixels, host);
-        gv_sync(r);
-        if (gv_run_ready(r))
-            m->model->encode(r, m, slice(out, 0, i * m->tokens, m->tokens), pixels);
-    }
-    unpin(v, m->weights, job->residency.stream, &pinned);
-    free(host);
-    arena_release(&r->scratch, mark);
-    for (int i = 0; i < v->rows; i++)
-        v->condition[i].image = out;
-}
-
-static void stage_image(struct video_state *v)
-{
-    const struct video_job *job = v->job;
-    struct weights         *w = job->model->vae->encoder;
-    if (!job->first.rgb || !gv_run_ready(v->run))
-        return;
-    double began = stage_begin(v);
-    bool   pinned;
-    tell(v, "image", 0, 1);
-    pin(v, w, false, &pinned);
-    if (job->model->dit->config.in_channels == job->model->vae->z)
-        encode_known(v);
-    else
-        encode_channels(v);
-    unpin(v, w, false, &pinned);
-    if (job->model->image)
-        encode_clip(v);
-    tell(v, "image", 1, 1);
-    stage_end(v, "image", began);
-}
-
-/* ---- previews ---- */
-
-/* The model's own map, or the one that the session has fitted, or a new one. */
-static void stage_preview(struct video_state *v)
-{
-    const struct video_job *job = v->job;
-    const gv_model         *m = job->model;
-    struct weights         *w = m->vae->decoder;
-    bool                    pinned;
-    if (!job->preview_every || !gv_run_ready(v->run))
-        return;
-    v->preview = m->preview;
-    if (!v->preview.channels && job->memo && job->memo->preview_model == m->serial)
-        v->preview = job->memo->preview;
-    if (v->preview.channels)
-        return;
-    double began = stage_begin(v);
-    tell(v, "preview", 0, 1);
-    pin(v, w, false, &pinned);
-    gv_preview_fit(v->run, m->vae, &v->preview);
-    unpin(v, w, false, &pinned);
-    if (job->memo && v->preview.channels) {
-        job->memo->preview = v->preview;
-        job->memo->preview_model = m->serial;
-    }
-    tell(v, "preview", 1, 1);
-    stage_end(v, "preview", began);
-}
-
-static void hand_preview(struct video_state *v, const uint8_t *rgb, int64_t latent)
-{
-    const struct video_job *job = v->job;
-    const int               w = (int)job->latent_width, scale = job->model->vae->time_scale;
-    const int64_t           index = latent ? (latent - 1) * scale + 1 : 0;
-    gv_frame                frame = { .struct_size = sizeof frame,
-                                      .format = GV_PIXEL_RGB8,
-                                      .pixels = rgb,
-                                      .stride = (ptrdiff_t)3 * w,
-                                      .width = w,
-                                      .height = (int)job->latent_height,
-                                      .index = index,
-                                      .seconds = (double)index / job->fps,
-                                      .preview = 1 };
-    if (job->on_frame(job->user, &frame))
-        gv_fail(&v->run->err, GV_ERR_CANCELLED, "cancelled by the frame callback");
-}
-
-/* What the block's middle frame would be if the velocity were right: x - σ v. Called before the step moves x. */
-static void preview(struct video_state *v, const struct block *b, struct tensor velocity)
-{
-    struct run           *r = v->run;
-    const struct sampler *s = &v->loop.sampler;
-    const int64_t         n = v->job->latent_height * v->job->latent_width, z = v->job->model->vae->z;
-    if (!v->preview.channels || (s->step + 1) % v->job->preview_every || !gv_run_ready(r))
-        return;
-    float   *x = malloc((size_t)(n * z) * 2 * sizeof *x), *u = x ? x + n * z : NULL;
-    uint8_t *rgb = malloc((size_t)n * 3);
-    if (x && rgb) {
-        gv_download(r, x, slice(v->loop.x, 0, b->T / 2, 1));
-        gv_download(r, u, slice(velocity, 0, b->T / 2, 1));
-        gv_sync(r);
-        for (int64_t i = 0; gv_run_ready(r) && i < n * z; i++)
-            x[i] -= s->schedule.sigma[s->step] * u[i];
-        gv_preview_draw(rgb, &v->preview, x, gv_run_ready(r) ? n : 0);
-        if (gv_run_ready(r))
-            hand_preview(v, rgb, b->t0 + b->T / 2);
-    } else {
-        gv_run_fail(r, GV_ERR_MEMORY, "no memory for a preview");
-    }
-    free(x);
-    free(rgb);
-}
+#include "core/clock.h"
+#include "pipelines/video_stage.h"
 
 /* ---- denoise ---- */
 
@@ -577,7 +204,7 @@ static void denoise_step(struct video_state *v, const struct block *b, struct fo
     if (again)
         forward_exactly(v, f, call, velocity);
     gv_run_enter(r, "%s", "");
-    preview(v, b, velocity);
+    gv_stage_look(v, b, velocity);
     gv_sampler_step(r, s, v->loop.x, velocity);
     gv_run_tap(r, "latents", v->loop.x);
     gv_check_finite(r, v->loop.x, "the latents");
@@ -626,7 +253,7 @@ static void run_steps(struct video_state *v, const struct block *b, struct forwa
     double                  flops = r->flops;
     while (v->loop.sampler.step < job->steps && gv_run_ready(r) && !stopped_early(v)) {
         denoise_step(v, b, f);
-        tell(v, "denoise", b->index * job->steps + v->loop.sampler.step, blocks * job->steps);
+        gv_stage_tell(v, "denoise", b->index * job->steps + v->loop.sampler.step, blocks * job->steps);
         if (dry(r)) {
             r->flops += (r->flops - flops) * (job->steps - 1);
             return;
@@ -638,14 +265,14 @@ static void stage_denoise(struct video_state *v, const struct block *b)
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
-    double                  began = stage_begin(v);
+    double                  began = gv_stage_begin(v);
     if (b->index == 0) {
-        pin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
+        gv_stage_pin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
         if (causal(v))
             history_open(v);
         if (gv_run_ready(r))
             gv_shortcut_run_open(&v->shortcuts, job, r->device, v->rows, (int)n_blocks(v), &v->report->receipt, &r->err);
-        tell(v, "denoise", 0, job->steps);
+        gv_stage_tell(v, "denoise", 0, job->steps);
     }
     gv_shortcut_run_begin_block(&v->shortcuts);
     begin_loop(v, b);
@@ -661,11 +288,11 @@ static void stage_denoise(struct video_state *v, const struct block *b)
     r->stage[0] = 0;
     if (b->last) {
         gv_shortcut_run_close(&v->shortcuts);
-        unpin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
+        gv_stage_unpin(v, job->model->dit->weights, job->residency.stream, &v->dit_pinned);
     }
     if (job->state_out && !dry(r))
         gv_loop_state_write(r, &v->loop, job, job->state_out);
-    stage_end(v, "denoise", began);
+    gv_stage_end(v, "denoise", began);
 }
 
 /* ---- decode ---- */
@@ -698,7 +325,7 @@ static void decoding_open(struct video_state *v)
     const struct vae       *vae = job->model->vae;
     struct decoding        *d = &v->decoding;
     size_t                  size = (size_t)job->width * (size_t)job->height * 3;
-    pin(v, vae->decoder, false, &v->vae_pinned);
+    gv_stage_pin(v, vae->decoder, false, &v->vae_pinned);
     if (!gv_run_ready(v->run))
         return;
     d->stream = vae->model->stream_open(v->run, vae, VAE_DECODE);
@@ -717,7 +344,7 @@ static void decoding_close(struct video_state *v)
     free(v->decoding.pixels);
     free(v->decoding.rgb);
     free(v->decoding.deep);
-    unpin(v, v->job->model->vae->decoder, false, &v->vae_pinned);
+    gv_stage_unpin(v, v->job->model->vae->decoder, false, &v->vae_pinned);
 }
 
 /* The next latent frame, z [1, h, w, C]: decoded into frames, downloaded, handed on picture by picture. */
@@ -746,7 +373,7 @@ static void stage_decode(struct video_state *v, const struct block *b)
 {
     struct run             *r = v->run;
     const struct video_job *job = v->job;
-    double                  began = stage_begin(v);
+    double                  began = gv_stage_begin(v);
     struct mark             mark = arena_mark(&r->scratch);
     struct tensor           frames = gv_scratch(r, GV_F32, 4, DIMS(job->model->vae->time_scale, job->height, job->width, 3));
     if (b->index == 0)
@@ -760,10 +387,10 @@ static void stage_decode(struct video_state *v, const struct block *b)
         double flops = r->flops;
         decode_frame(v, frames, slice(v->loop.x, 0, t, 1));
         v->decoding.flops = r->flops - flops;
-        tell(v, "decode", v->decoding.next, job->latent_frames);
+        gv_stage_tell(v, "decode", v->decoding.next, job->latent_frames);
     }
     arena_release(&r->scratch, mark);
-    stage_end(v, "decode", began);
+    gv_stage_end(v, "decode", began);
 }
 
 /* ---- the path ---- */
@@ -782,9 +409,9 @@ static void render(struct video_state *v)
 {
     struct block b = { .index = -1 };
     v->began = gv_now();
-    stage_text(v);
-    stage_preview(v);
-    stage_image(v);
+    gv_stage_text(v);
+    gv_stage_preview(v);
+    gv_stage_image(v);
     while (next_block(v, &b)) {
         double      flops = v->run->flops;
         struct mark mark = arena_mark(&v->run->scratch);
@@ -798,7 +425,7 @@ static void render(struct video_state *v)
     if (!dry(v->run) && v->decoding.next == v->job->latent_frames)
         gv_sha256_hex(&v->decoding.hash, v->report->frames_sha256);
     decoding_close(v);
-    unpin(v, v->job->model->dit->weights, v->job->residency.stream, &v->dit_pinned);
+    gv_stage_unpin(v, v->job->model->dit->weights, v->job->residency.stream, &v->dit_pinned);
     gv_shortcut_run_close(&v->shortcuts);
     gv_cache_close(&v->history.cache);
     v->report->seconds = gv_now() - v->began;
