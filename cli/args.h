@@ -82,7 +82,7 @@ struct cli_args {
     int64_t     frames, steps, seed, threads, budget;
     double      seconds, fps, guidance, shift;
     const char *question, *prune;
-    int64_t     tokens, picture_tokens, top_k, recycle, recycle_every;
+    int64_t     tokens, picture_tokens, top_k, recycle, recycle_every, pages, pages_every;
     double      start, end, section; /* of clips, seconds */
     double      temperature, top_p, repetition;
     const char *solver, *compat, *causal, *noise, *device, *precision, *cpu_level;

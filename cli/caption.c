@@ -119,6 +119,8 @@ static void fill_request(struct caption *c)
     r->prune_receipt = a->prune_receipt;
     r->recycle = (int)a->recycle;
     r->recycle_every = (int)a->recycle_every;
+    r->pages = (int)a->pages;
+    r->pages_every = (int)a->pages_every;
     r->on_text = on_text;
     r->progress = on_progress;
     r->user = c;
@@ -307,6 +309,14 @@ static void say_recycled(struct caption *c, const json_t *report)
                 100 * json_real_value(share));
 }
 
+static void say_pages(struct caption *c, const json_t *report)
+{
+    const json_t *p = json_object_get(report, "pages"), *share = json_object_get(p, "share");
+    if (json_is_real(share))
+        cli_say(&c->open.printer, "pages: %.2f%% of the keys were read; by samples they held %.2f%% of the attention",
+                100 * json_real_value(json_object_get(p, "read")), 100 * json_real_value(share));
+}
+
 static int caption_into(struct caption *c)
 {
     struct told t = { 0 };
@@ -322,7 +332,7 @@ static int caption_into(struct caption *c)
                 (long long)json_integer_value(json_object_get(t.report, "picture_tokens")),
                 (long long)json_integer_value(json_object_get(t.report, "tokens")), t.seconds);
     if (status == EXIT_OK)
-        say_pruned(c, t.report), say_recycled(c, t.report);
+        say_pruned(c, t.report), say_recycled(c, t.report), say_pages(c, t.report);
     told_free(&t);
     return status == EXIT_OK && c->broken ? fail_call(c, GV_ERR_IO) : status;
 }

@@ -221,6 +221,9 @@ typedef struct gv_caption_request {
     int                recycle; /* keys that most steps of the text read, approximate (Recycled Attention): those that the last
                                       step which read all read most, and newer ones; 0 = all, always */
     int                recycle_every; /* steps from one that reads all to the next; 0 = 50 */
+    int                pages; /* keys that a step of the text reads, approximate (LServe): those pages of 64 whose bounds are
+                                    largest, and the first and newest; 0 = all. Not with recycle */
+    int                pages_every; /* steps from one choice of pages to the next; 0 = 4 */
 } gv_caption_request;
 GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
 #define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))

@@ -143,6 +143,8 @@ static void prefill(struct caption_state *s, const struct vlm_prompt *p)
         gv_vlm_prefill(s->run, v, &s->state, &fewer.prompt, s->logits);
     if (gv_run_ready(s->run) && job->recycle)
         gv_recycle_open(&s->state.lm.recycle, job->recycle, job->recycle_every, gv_lm_config(v->lm)->layers, &s->run->err);
+    if (gv_run_ready(s->run) && job->pages)
+        gv_pages_open(&s->state.lm.pages, job->pages, job->pages_every, gv_lm_config(v->lm)->layers, &s->run->err);
     memcpy(s->report->pruned, fewer.tokens, sizeof s->report->pruned);
     gv_sync(s->run);
     if (job->prunes)
@@ -282,6 +284,10 @@ static void run_stages(struct caption_state *s)
     unpin(s, decoder, pinned);
     if (s->state.lm.recycle.checks > 0)
         s->report->recycled = s->state.lm.recycle.mass / s->state.lm.recycle.checks;
+    if (s->state.lm.pages.checks > 0) {
+        s->report->paged = s->state.lm.pages.read / s->state.lm.pages.all;
+        s->report->page_share = s->state.lm.pages.mass / s->state.lm.pages.checks;
+    }
     s->report->seconds = gv_now() - s->began;
     gv_lm_state_close(&s->state.lm);
     gv_text_sampler_close(&s->sampler);

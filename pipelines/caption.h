@@ -19,13 +19,14 @@ struct caption_job {
     int32_t              *ids; /* of the prompt, a placeholder for each picture token; owned */
     int64_t               n, picture_tokens;
     int64_t               steps, frames; /* of all media */
-    int                max_tokens;
-    struct sample_opts sample;
+    int                   max_tokens;
+    struct sample_opts    sample;
     bool                  prunes, receipt; /* receipt: measure what pruning changed */
     struct prune_opts     prune;
     int64_t               recycle,
-        recycle_every; /* keys that most steps of the text read, 0: all; steps from one that reads all to the next */
-    bool               drop, stream; /* how weights are held, as struct residency; from gv_caption_plan */
+        recycle_every;          /* keys that most steps of the text read, 0: all; steps from one that reads all to the next */
+    int64_t pages, pages_every; /* keys that a step reads, 0: all; steps from one choice to the next */
+    bool    drop, stream;       /* how weights are held, as struct residency; from gv_caption_plan */
 
     gv_text_fn     on_text; /* either may be absent */
     gv_progress_fn progress;
@@ -49,8 +50,9 @@ struct caption_report {
     bool                 stopped;                               /* by a stop id, not by max_tokens */
     int64_t              pruned[2 + GV_PRUNE_DROPS];            /* picture tokens: all, and what each stage left */
     double               likeness;                              /* cosine of the first logits with those of the whole prompt */
-    double               recycled; /* mean share of attention that the recycled keys held; 0: not known */
-    size_t               whole_bytes;                           /* keys and values of the whole prompt */
+    double               recycled;          /* mean share of attention that the recycled keys held; 0: not known */
+    double               paged, page_share; /* keys read of all that there were; the attention that they held; 0: not known */
+    size_t               whole_bytes;       /* keys and values of the whole prompt */
 };
 
 /* Dry runs on the null device until one fits the budget. Errors: MEMORY, with the arithmetic. */

@@ -117,6 +117,12 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
                        q->recycle_every);
     job->recycle = q->recycle;
     job->recycle_every = q->recycle_every ? q->recycle_every : 50;
+    if (q->pages < 0 || q->pages_every < 0 || (q->pages && q->recycle))
+        return gv_fail(e, GV_ERR_ARGUMENT,
+                       "pages is %d, pages_every %d and recycle %d; 0 and more are possible, and one of pages and recycle",
+                       q->pages, q->pages_every, q->recycle);
+    job->pages = q->pages;
+    job->pages_every = q->pages_every ? q->pages_every : 4;
     if (job->prunes)
         TRY(gv_prune_parse(&job->prune, q->prune, e));
     TRY(open_media(job, q, e));

@@ -173,6 +173,7 @@ void gv_lm_state_close(struct lm_state *s)
 {
     gv_cache_close(&s->cache);
     gv_recycle_close(&s->recycle);
+    gv_pages_close(&s->pages);
     *s = (struct lm_state){ 0 };
 }
 
@@ -194,7 +195,7 @@ struct lm_call {
     uint8_t                *depth;
     int64_t                 gone[GV_LM_DROPS]; /* of this call */
     struct rope             rope;
-    struct attn_plan        plan; /* causal; none for one token, which sees all that is kept */
+    struct attn_plan        plan;   /* causal; none for one token, which sees all that is kept */
     struct attn_plan        placed; /* the same where the device reads it */
 };
 
@@ -344,6 +345,8 @@ static void attention(struct run *r, const struct lm_call *c, const struct lm_la
     const int64_t           shape[4] = { 1, c->n, m->heads, m->head };
     struct mark             mark = arena_mark(&r->scratch);
     struct attn_source      source[2] = { 0 };
+    struct attn_plan        pages = { 0 };
+    const bool              paged = c->n == 1 && c->state->pages.keep;
     const bool              recycles = c->n == 1 && c->state->recycle.keep, full = gv_recycle_full(&c->state->recycle);
     struct tensor           h = gv_scratch(r, r->compute, 2, x.dim), q = gv_scratch(r, r->compute, 2, x.dim);
     struct tensor           k = kept_rows(r, c, layer, KEPT_K, &source[0].k), v = kept_rows(r, c, layer, KEPT_V, &source[0].v);
@@ -362,12 +365,19 @@ static void attention(struct run *r, const struct lm_call *c, const struct lm_la
                                                       .k = source[0].k,
                                                       .v = source[0].v,
                                                       .since = c->state->length + 1 - c->state->recycle.seen });
+        if (paged)
+            gv_pages_plan(r, &c->state->pages,
+                          &(struct page_read){ .layer = layer, .q = reshape(q, 4, shape), .k = source[0].k, .v = source[0].v },
+                          &pages);
         const int n = recycles && !full ? recycled(c, layer, source) : 1;
         gv_attention(r, &(struct attn_call){ .q = reshape(q, 4, shape),
                                              .n_sources = n,
                                              .source = { source[0], source[1] },
                                              .out.o = reshape(h, 4, shape),
-                                             .plan = c->plan.entries ? &c->placed : NULL });
+                                             .plan = pages.entries     ? &pages
+                                                     : c->plan.entries ? &c->placed
+                                                                       : NULL });
+        gv_plan_free(&pages);
     }
     gv_linear(r, x, h, l->o, &(struct linear_opts){ .add = true });
     arena_release(&r->scratch, mark);
@@ -428,6 +438,7 @@ void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct
         if (call.t.x.dim[0] == 1 && gv_recycle_full(&s->recycle))
             s->recycle.seen = s->length;
         s->recycle.steps += call.t.x.dim[0] == 1;
+        s->pages.steps += call.t.x.dim[0] == 1;
         for (int d = 0; d < s->n_drops; d++)
             s->drop[d].gone += call.gone[d];
     }

@@ -6,6 +6,7 @@
 #include "attention/cache.h"
 #include "io/json.h"
 #include "io/weights.h"
+#include "vision/pages.h"
 #include "vision/recycle.h"
 
 struct lm_config {
@@ -43,7 +44,8 @@ struct lm_state {
         int64_t total, gone; /* tokens that it will take, and has taken */
     } drop[GV_LM_DROPS];
     int            n_drops; /* in the order of their layers */
-    struct recycle recycle; /* for steps of one token; off unless opened */
+    struct recycle recycle; /* for steps of one token; off unless opened, and one of the two at most */
+    struct pages   pages;
 };
 gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacity, struct error *e);
 void      gv_lm_state_close(struct lm_state *s);

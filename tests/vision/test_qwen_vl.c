@@ -411,6 +411,153 @@ static void recycled_keys_are_those_of_brute_force(void **state)
     vision_close(&v);
 }
 
+/* ---- pages ---- */
+
+enum { PN = 64 * 7 + 21, PA = 4, PKV = 2, PD = 16 };
+
+/* Chosen by hand: which pages of a group of heads hold the largest bounds, the first and the newest always among them. */
+static void pages_of_brute_force(const float *q, const float *k, int keep, bool chosen[PKV][8])
+{
+    for (int h = 0; h < PKV; h++) {
+        double bound[8] = { 0 };
+        for (int page = 1; page < 7; page++) {
+            bound[page] = -INFINITY;
+            for (int a = 2 * h; a < 2 * h + 2; a++)
+                for (int part = 0; part < 4; part++) {
+                    double sum = 0;
+                    for (int d = 0; d < PD; d++) {
+                        double least = INFINITY, most = -INFINITY;
+                        for (int i = 0; i < 16; i++) {
+                            const double key = (double)k[((page * 64 + part * 16 + i) * PKV + h) * PD + d];
+                            least = fmin(least, key);
+                            most = fmax(most, key);
+                        }
+                        sum += fmax((double)q[a * PD + d] * least, (double)q[a * PD + d] * most);
+                    }
+                    bound[page] = fmax(bound[page], sum);
+                }
+        }
+        for (int page = 0; page < 8; page++) {
+            int above = 0;
+            for (int other = 1; other < 7; other++)
+                above += bound[other] > bound[page];
+            chosen[h][page] = page == 0 || page == 7 || above < keep - 2;
+        }
+    }
+}
+
+static void pages_are_those_of_the_largest_bounds(void **state)
+{
+    (void)state;
+    static float       q[PA * PD], k[PN * PKV * PD];
+    struct vision_case v;
+    vision_open(&v, "qwen2_5_vl", "f32");
+    fixture_fill(q, "pages.q", PA * PD, 2, 0);
+    fixture_fill(k, "pages.k", PN * PKV * PD, 2, 0);
+    struct tensor          tk = gv_scratch_from(&v.c.run, GV_F32, 4, DIMS(1, PN, PKV, PD), k);
+    const struct page_read a = { 0, gv_scratch_from(&v.c.run, GV_F32, 4, DIMS(1, 1, PA, PD), q), tk, tk };
+    for (int keep = 2; keep < 9; keep++) {
+        bool             want[PKV][8];
+        struct pages     p;
+        struct attn_plan plan;
+        const int64_t    n = PN;
+        assert_int_equal(gv_pages_open(&p, 64 * keep + 63, 4, 1, &v.c.error), GV_OK);
+        gv_pages_plan(&v.c.run, &p, &a, &plan);
+        assert_string_equal(v.c.run.err.text, "");
+        assert_int_equal(gv_plan_check(&plan, 1, 1, &n, &v.c.error), GV_OK);
+        pages_of_brute_force(q, k, keep, want);
+        for (uint32_t h = 0; h < PKV; h++) {
+            bool got[8] = { 0 };
+            for (uint32_t i = plan.row[h]; i < plan.row[h + 1]; i++)
+                if (plan.entries[i] != GV_KV_PADDING)
+                    got[kv_start(plan.entries[i]) / 64] = true;
+            assert_memory_equal(got, want[h], sizeof got);
+        }
+        assert_true(keep < 8 ? p.mass > 0 && p.mass < 1 : fabs(p.mass - 1) < 1e-6);
+        gv_plan_free(&plan);
+        gv_pages_close(&p);
+    }
+    vision_close(&v);
+}
+
+/* No key of a part has a larger product than its bound; of one key they are equal. */
+static void a_bound_is_never_passed(void **state)
+{
+    (void)state;
+    enum { D = 24 };
+    for (int trial = 0; trial < 200; trial++) {
+        char  name[32];
+        float q[D], key[16][D], low[D], high[D];
+        snprintf(name, sizeof name, "bound.%d", trial);
+        fixture_fill(q, name, D, 3, 0);
+        fixture_fill(key[0], name + 1, 16 * D, 3, 0);
+        for (int n = 1; n <= 16; n += 5) {
+            double most = -INFINITY;
+            for (int d = 0; d < D; d++) {
+                q[d] = rintf(q[d] * 4);
+                low[d] = INFINITY, high[d] = -INFINITY;
+                for (int i = 0; i < n; i++) {
+                    key[i][d] = rintf(key[i][d] * 4); /* whole numbers: sums are exact */
+                    low[d] = fminf(low[d], key[i][d]);
+                    high[d] = fmaxf(high[d], key[i][d]);
+                }
+            }
+            for (int i = 0; i < n; i++) {
+                double product = 0;
+                for (int d = 0; d < D; d++)
+                    product += (double)q[d] * (double)key[i][d];
+                most = fmax(most, product);
+            }
+            const double bound = gv_page_bound(q, low, high, D);
+            assert_true(n == 1 ? bound == most : bound >= most);
+        }
+    }
+}
+
+/* Greedy text of 200 tokens behind a prompt, so that there are pages to choose among: ids and the last logits. */
+static double paged(struct vision_case *v, int64_t keep, int64_t every, int32_t tokens[200], float host[1024])
+{
+    struct vision_prompt p;
+    struct vlm_state     s = { 0 };
+    struct mark          mark = arena_mark(&v->c.run.scratch);
+    vision_prompt_open(v, &p, "two", true);
+    struct tensor logits = gv_scratch(&v->c.run, GV_F32, 2, DIMS(1, v->vlm->vocabulary));
+    assert_int_equal(gv_lm_state_open(&s.lm, v->c.device, p.prompt.n + 200, &v->c.error), GV_OK);
+    gv_vlm_prefill(&v->c.run, v->vlm, &s, &p.prompt, logits);
+    assert_int_equal(gv_pages_open(&s.lm.pages, keep, every, 3, &v->c.error), GV_OK);
+    for (int i = 0; i < 200; i++) {
+        host_logits(v, logits, host);
+        tokens[i] = 0;
+        for (int k = 1; k < 1024; k++)
+            tokens[i] = host[k] > host[tokens[i]] ? k : tokens[i];
+        gv_vlm_step(&v->c.run, v->vlm, &s, tokens[i], logits);
+    }
+    host_logits(v, logits, host);
+    const double read = s.lm.pages.all > 0 ? s.lm.pages.read / s.lm.pages.all : 1;
+    gv_lm_state_close(&s.lm);
+    arena_release(&v->c.run.scratch, mark);
+    return read;
+}
+
+static void pages_for_all_keys_change_no_bit(void **state)
+{
+    (void)state;
+    static const char *const precision[] = { "f32", "bf16" };
+    for (int i = 0; i < 2; i++) {
+        struct vision_case v;
+        int32_t            dense[200], tokens[200];
+        float              want[1024], host[1024];
+        vision_open(&v, "qwen2_5_vl", precision[i]);
+        paged(&v, 0, 1, dense, want);
+        assert_true(paged(&v, 4096, 4, tokens, host) == 1);
+        assert_memory_equal(dense, tokens, sizeof dense);
+        assert_memory_equal(want, host, sizeof want);
+        const double few = paged(&v, 128, 4, tokens, host), more = paged(&v, 192, 1, tokens, host);
+        assert_true(few < more && more < 1);
+        vision_close(&v);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -427,6 +574,9 @@ int main(void)
         cmocka_unit_test(prompt_may_come_in_pieces),
         cmocka_unit_test(recycling_all_keys_or_at_no_step_is_dense),
         cmocka_unit_test(recycled_keys_are_those_of_brute_force),
+        cmocka_unit_test(pages_are_those_of_the_largest_bounds),
+        cmocka_unit_test(a_bound_is_never_passed),
+        cmocka_unit_test(pages_for_all_keys_change_no_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
