@@ -214,30 +214,37 @@ void gv_lm_embed(struct run *r, const struct lm *m, struct tensor x, const int32
     arena_release(&r->scratch, mark);
 }
 
-/* axis: cos and sin of one token's t, h and w over half a head each, [3, 2, half]. */
-static void fill_rope(const struct lm_config *c, struct token_place place, float *axis, float *cosine, float *sine)
+/* Row i of the tables: each section turned by its axis. Neighbours of a picture share two of three positions, and copy these. */
+static void fill_rope(const struct lm_config *c, const struct token_place *place, int64_t i, const float *rate, float *cosine,
+                      float *sine)
 {
-    const int     half = c->head / 2, t = c->section[0], h = t + c->section[1];
-    const int32_t at[3] = { place.t, place.h, place.w };
-    for (int a = 0; a < 3; a++)
-        gv_rotation_fill(axis + 2 * a * half, axis + (2 * a + 1) * half, (float)at[a], half, c->head, c->theta);
-    for (int p = 0; p < half; p++) {
-        const int a = p < t ? 0 : p < h ? 1 : 2;
-        cosine[p] = axis[2 * a * half + p];
-        sine[p] = axis[(2 * a + 1) * half + p];
+    const int half = c->head / 2;
+    for (int axis = 0, first = 0; axis < 3; first += c->section[axis++]) {
+        const int32_t at[3] = { place[i].t, place[i].h, place[i].w };
+        const int32_t before[3] = { place[i ? i - 1 : 0].t, place[i ? i - 1 : 0].h, place[i ? i - 1 : 0].w };
+        float        *to_cos = cosine + i * half + first, *to_sin = sine + i * half + first;
+        const size_t  bytes = (size_t)c->section[axis] * sizeof *rate;
+        if (i && at[axis] == before[axis]) {
+            memcpy(to_cos, to_cos - half, bytes);
+            memcpy(to_sin, to_sin - half, bytes);
+        } else {
+            gv_rotation_fill(to_cos, to_sin, rate + first, c->section[axis], (float)at[axis]);
+        }
     }
 }
 
 static void make_rope(struct run *r, struct lm_call *c, const struct token_place *place)
 {
     const int64_t half = c->config->head / 2, size = c->n * half;
-    float        *table = malloc((size_t)(size * 2 + half * 6) * sizeof *table);
+    float        *table = malloc((size_t)(size * 2 + half) * sizeof *table);
     if (!table) {
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for rotary tables of %lld tokens", (long long)c->n);
         return;
     }
+    float *rate = table + 2 * size;
+    gv_rotation_rates(rate, (int)half, c->config->head, c->config->theta);
     for (int64_t i = 0; i < c->n; i++)
-        fill_rope(c->config, place[i], table + 2 * size, table + i * half, table + size + i * half);
+        fill_rope(c->config, place, i, rate, table, table + size);
     c->rope = (struct rope){ .cos = gv_scratch_from(r, GV_F32, 2, DIMS(c->n, half), table),
                              .sin = gv_scratch_from(r, GV_F32, 2, DIMS(c->n, half), table + size),
                              .head = c->config->head,

@@ -14,10 +14,16 @@ void gv_rotate(struct run *r, struct tensor x, const struct rope *rope)
     arena_release(&r->scratch, mark);
 }
 
-void gv_rotation_fill(float *cosine, float *sine, float position, int n, int width, double theta)
+void gv_rotation_rates(float *rate, int n, int width, double theta)
+{
+    for (int i = 0; i < n; i++)
+        rate[i] = 1 / (float)pow(theta, (double)((float)(2 * i) / (float)width));
+}
+
+void gv_rotation_fill(float *cosine, float *sine, const float *rate, int n, float position)
 {
     for (int i = 0; i < n; i++) {
-        const float rate = 1 / (float)pow(theta, (double)((float)(2 * i) / (float)width)), angle = position * rate;
+        const float angle = position * rate[i];
         cosine[i] = (float)cos((double)angle);
         sine[i] = (float)sin((double)angle);
     }

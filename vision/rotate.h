@@ -7,8 +7,10 @@
 /* Rotate every head of the rows of x in place. */
 void gv_rotate(struct run *r, struct tensor x, const struct rope *rope);
 
-/* Table entries of one position: cos and sin of position · theta^(-2i / width), i = 0..n-1; frequencies and angles in f32 as the reference
- * has them, which far positions feel. */
-void gv_rotation_fill(float *cosine, float *sine, float position, int n, int width, double theta);
+/* rate[i] = theta^(-2i / width), i = 0..n-1. Tables of thousands of positions share them: a power costs more than the turn. */
+void gv_rotation_rates(float *rate, int n, int width, double theta);
+/* Table entries of one position: cos and sin of position · rate[i]; frequencies and angles in f32 as the reference has them, which far
+ * positions feel. */
+void gv_rotation_fill(float *cosine, float *sine, const float *rate, int n, float position);
 
 #endif

@@ -256,15 +256,28 @@ static int cells_of(const struct vit_call *v)
     return v->grid.h * v->grid.w / (v->config->merge * v->config->merge);
 }
 
-/* Angles of one frame's patches in the tower's order: the row's frequencies, then the column's. */
-static void fill_rope(const struct vit_call *v, float *cosine, float *sine)
+static int longest_side(const struct vit_call *v)
 {
-    const int m = v->config->merge, quarter = v->config->head / 4, columns = v->grid.w / m;
+    return v->grid.h > v->grid.w ? v->grid.h : v->grid.w;
+}
+
+/* Angles of one frame's patches in the tower's order: the row's frequencies, then the column's. work [2 · longest side + 1, quarter]:
+ * the rates, and the cos and sin of every row or column. */
+static void fill_rope(const struct vit_call *v, float *cosine, float *sine, float *work)
+{
+    const int    m = v->config->merge, quarter = v->config->head / 4, columns = v->grid.w / m, side = longest_side(v);
+    float       *rate = work, *cos_of = work + quarter, *sin_of = cos_of + side * quarter;
+    const size_t bytes = (size_t)quarter * sizeof *work;
+    gv_rotation_rates(rate, quarter, 2 * quarter, 10000);
+    for (int at = 0; at < side; at++)
+        gv_rotation_fill(cos_of + at * quarter, sin_of + at * quarter, rate, quarter, (float)at);
     for (int i = 0; i < cells_of(v); i++)
         for (int p = 0; p < m * m; p++, cosine += 2 * quarter, sine += 2 * quarter) {
             int y = v->order.cell[i] / columns * m + p / m, x = v->order.cell[i] % columns * m + p % m;
-            gv_rotation_fill(cosine, sine, (float)y, quarter, 2 * quarter, 10000);
-            gv_rotation_fill(cosine + quarter, sine + quarter, (float)x, quarter, 2 * quarter, 10000);
+            memcpy(cosine, cos_of + y * quarter, bytes);
+            memcpy(cosine + quarter, cos_of + x * quarter, bytes);
+            memcpy(sine, sin_of + y * quarter, bytes);
+            memcpy(sine + quarter, sin_of + x * quarter, bytes);
         }
 }
 
@@ -281,15 +294,15 @@ static void fill_places(const struct vit_call *v, int32_t *place, int32_t *raste
 static void call_open(struct run *r, struct vit_call *v)
 {
     const int64_t patches = (int64_t)v->grid.h * v->grid.w, half = v->config->head / 2,
-                  cells = (int64_t)v->grid.t * cells_of(v);
+                  cells = (int64_t)v->grid.t * cells_of(v), work = (2 * (int64_t)longest_side(v) + 1) * half / 2;
     float   *table = NULL;
     int32_t *index = NULL;
     if (!gv_run_ready(r) || gv_vit_order(&v->order, v->config, v->grid, &r->err))
         return;
-    table = malloc((size_t)(patches * half) * 2 * sizeof *table);
+    table = malloc((size_t)(patches * half * 2 + work) * sizeof *table);
     index = malloc((size_t)cells * 2 * sizeof *index);
     if (table && index) {
-        fill_rope(v, table, table + patches * half);
+        fill_rope(v, table, table + patches * half, table + 2 * patches * half);
         fill_places(v, index, index + cells);
         v->rope = (struct rope){ .cos = gv_scratch_from(r, GV_F32, 2, DIMS(patches, half), table),
                                  .sin = gv_scratch_from(r, GV_F32, 2, DIMS(patches, half), table + patches * half),
@@ -430,7 +443,7 @@ void gv_vit_encode(struct run *r, const struct vit *v, struct tensor out, struct
     int             whole = v->config.depth - 1; /* the last block that sees whole frames */
     while (whole > 0 && !v->config.full[whole])
         whole--;
-    struct mark     mark = arena_mark(&r->scratch);
+    struct mark mark = arena_mark(&r->scratch);
     gv_run_enter(r, "vision");
     struct tensor x = gv_scratch(r, GV_F32, 2, DIMS(grid_patches(g), v->config.width));
     call_open(r, &call);
