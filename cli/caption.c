@@ -293,7 +293,9 @@ static void say_pruned(struct caption *c, const json_t *report)
     cli_say(&c->open.printer, "pruned: %lld of %lld tokens, %lld after layer %lld, %lld after layer %lld%s", left[1], left[0],
             left[2], (long long)json_integer_value(json_array_get(json_object_get(p, "layers"), 0)), left[3],
             (long long)json_integer_value(json_array_get(json_object_get(p, "layers"), 1)),
-            json_is_true(json_object_get(p, "published")) ? "" : " (settings published for another model)");
+            json_is_true(json_object_get(p, "published"))
+                ? ""
+                : " (published for LLaVA-OneVision of 28 layers; for other models and depths our own extension)");
     if (json_object_get(p, "likeness"))
         cli_say(
             &c->open.printer, "receipt: the first token's logits are alike by %.6f (cosine); keys and values %.2f of %.2f MiB",

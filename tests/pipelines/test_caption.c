@@ -358,6 +358,10 @@ static void what_cannot_be_is_refused_in_words(void **state)
     refused(&o, GV_ERR_IO, folder);
     o.request = good, o.request.temperature = -1;
     refused(&o, GV_ERR_ARGUMENT, "temperature");
+    o.request = good, o.request.pages = 64, o.request.recycle = 8;
+    refused(&o, GV_ERR_ARGUMENT, "pages");
+    o.request = good, o.request.pages_every = -1;
+    refused(&o, GV_ERR_ARGUMENT, "pages_every");
     o.request = good, o.request.model = NULL;
     refused(&o, GV_ERR_ARGUMENT, "model is missing");
     gv_video_request v;
@@ -369,6 +373,31 @@ static void what_cannot_be_is_refused_in_words(void **state)
     char *described = gv_model_describe(o.model);
     assert_non_null(strstr(described, "qwen2.5-vl"));
     gv_free(described);
+    close_all(&o);
+}
+
+/* Pages for all keys: the same text, and a receipt that says so; for some: a receipt of what they held. */
+static void pages_of_keys_are_told(void **state)
+{
+    (void)state;
+    struct opened o;
+    open_all(&o, "f32", 1);
+    o.request.max_tokens = 160;
+    char *whole = caption(&o);
+    for (int i = 0; i < 2; i++) {
+        o.request.pages = i ? 128 : 4096;
+        char        *text = caption(&o), *report = gv_session_report(o.session);
+        json_t      *r = json_loads(report, 0, NULL), *p = json_object_get(r, "pages");
+        const double read = json_number_value(json_object_get(p, "read")),
+                     share = json_number_value(json_object_get(p, "share"));
+        if (!i)
+            assert_string_equal(text, whole);
+        assert_true(i ? read < 1 && share > 0 && share < 1 : read == 1 && fabs(share - 1) < 1e-6);
+        json_decref(r);
+        gv_free(report);
+        gv_free(text);
+    }
+    gv_free(whole);
     close_all(&o);
 }
 
@@ -423,10 +452,10 @@ static void a_tight_budget_is_met_or_refused_with_the_arithmetic(void **state)
 static void other_chat_templates_are_refused_by_file(void **state)
 {
     (void)state;
-    char         path[512];
-    gv_engine   *engine;
-    gv_model    *model;
-    char         why[512];
+    char       path[512];
+    gv_engine *engine;
+    gv_model  *model;
+    char       why[512];
     snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
     FILE *f = fopen(path, "w");
     fputs("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}", f);
@@ -476,6 +505,7 @@ int main(void)
         cmocka_unit_test(text_does_not_depend_on_threads_and_seeds_repeat),
         cmocka_unit_test(callbacks_cancel),
         cmocka_unit_test(what_cannot_be_is_refused_in_words),
+        cmocka_unit_test(pages_of_keys_are_told),
         cmocka_unit_test(shorter_requests_mean_defaults),
         cmocka_unit_test(a_tight_budget_is_met_or_refused_with_the_arithmetic),
         cmocka_unit_test(other_chat_templates_are_refused_by_file),
