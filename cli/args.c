@@ -152,6 +152,8 @@ const struct cli_option cli_options[] = {
       "no instructions above these" },
     { "budget", 0, ARG_BYTES, ALL, FIELD(budget), 1048576, 9223372036854775807.0, "BYTES", MACHINE,
       "memory to stay under: 800M, 6G; what is free when left out" },
+    { "max-vram", 0, ARG_BYTES, ALL, FIELD(budget), 1048576, 9223372036854775807.0, "BYTES", MACHINE,
+      "--budget, as others call it on a GPU" },
 
     { "devices", 0, ARG_FLAG, CLI_INFO, FIELD(list_devices), 0, 0, NULL, SHOW, "devices of this machine, one a line" },
     { "formats", 0, ARG_FLAG, CLI_INFO, FIELD(list_formats), 0, 0, NULL, SHOW, "output formats of this build, one a line" },

@@ -43,15 +43,18 @@ gv_status gv_device_alloc(struct device *d, size_t bytes, const char *what, void
     *out = NULL;
     size_t wanted = bytes;
     bytes = (bytes + GV_ALIGN - 1) / GV_ALIGN * GV_ALIGN;
-    if (bytes < wanted || !count(d, bytes))
+    if (bytes < wanted || !count(d, bytes)) {
+        atomic_fetch_add(&d->refused, 1);
         return gv_fail(e, GV_ERR_MEMORY, "%s of %zu MiB does not fit: %zu of the %zu MiB budget of device %s are in use", what,
                        wanted >> 20, atomic_load(&d->in_use) >> 20, d->budget >> 20, d->name);
+    }
     if (gv_device_is_null(d))
         return GV_OK;
     *out = d->ops->alloc(d, bytes ? bytes : GV_ALIGN);
     if (*out)
         return GV_OK;
     atomic_fetch_sub(&d->in_use, bytes);
+    atomic_fetch_add(&d->refused, 1);
     return gv_fail(e, GV_ERR_MEMORY, "device %s has no %zu MiB of memory left for %s", d->name, bytes >> 20, what);
 }
 

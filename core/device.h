@@ -76,6 +76,7 @@ struct device {
     const struct log        *log;
     size_t                   budget;       /* bytes of our allocations to stay under */
     atomic_size_t            in_use, peak; /* bytes of our allocations */
+    atomic_uint              refused;      /* allocations that failed */
     void                    *impl;         /* the device's own */
     const struct attn_ops   *attention;    /* of a device in a module: attention/attn_ops.h. Core does not look inside */
 };

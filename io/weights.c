@@ -630,6 +630,24 @@ void gv_weights_unpin(struct weights *w, struct device *d, bool stream, bool dro
     pthread_mutex_unlock(&w->lock);
 }
 
+size_t gv_weights_resident(struct weights *w, bool idle)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&w->lock);
+    for (int i = 0; i < w->n_layers && !(idle && w->pins); i++)
+        n += w->layer[i].memory ? w->layer[i].bytes : 0;
+    pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+void gv_weights_drop(struct weights *w)
+{
+    pthread_mutex_lock(&w->lock);
+    if (!w->pins)
+        release(w);
+    pthread_mutex_unlock(&w->lock);
+}
+
 static const struct layer *layer_of(const struct weights *w, const void *base)
 {
     for (int i = 0; i < w->n_layers; i++)

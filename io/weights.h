@@ -83,6 +83,9 @@ size_t gv_weights_bytes(const struct weights *w); /* on the device when all are 
 gv_status gv_weights_pin(struct weights *w, struct device *d, bool stream, struct error *e);
 /* End the use. drop: free the device's copy unless somebody else pins it. */
 void gv_weights_unpin(struct weights *w, struct device *d, bool stream, bool drop);
+/* Bytes on the device now; idle: only if nobody pins them, else 0. */
+size_t gv_weights_resident(struct weights *w, bool idle);
+void   gv_weights_drop(struct weights *w); /* frees the device's copy unless somebody pins it */
 
 /* The layer to compute with: layer itself when resident, else *copy, prepared in scratch that the caller releases by mark.
  * bytes: of the layer's struct. */

@@ -266,7 +266,7 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
 static gv_status verified(gv_session *s, struct video_job *job, struct video_report *p)
 {
     struct verify v;
-    gv_status     status = gv_verify_begin(&v, job, p->scratch_bytes, &s->cancel, &s->error);
+    gv_status     status = gv_verify_begin(&v, job, p, &s->cancel, &s->error);
     if (!status)
         status = gv_pipeline_video(job, &s->cancel, p, &s->error);
     if (!status || v.status)
@@ -286,6 +286,20 @@ static gv_status commit(const struct video_job *job, const gv_video_request *q, 
     return status;
 }
 
+/* As planned, or once more with a smaller plan where memory turned out to be less. */
+static gv_status run_planned(gv_session *s, struct video_job *job, struct video_report *p)
+{
+    for (;;) {
+        const unsigned   refused = atomic_load(&s->engine->device->refused);
+        struct video_job once = *job; /* verified() puts itself between */
+        const gv_status  status =
+            job->shortcuts.verify ? verified(s, &once, p) : gv_pipeline_video(&once, &s->cancel, p, &s->error);
+        if (p->delivered || !gv_residency_retry(&job->residency, job->model, refused, &s->error))
+            return status;
+        TRY(gv_video_plan(job, p, &s->error));
+    }
+}
+
 static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_request *q, struct video_report *p)
 {
     const struct log *log = &s->engine->log;
@@ -293,7 +307,7 @@ static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_re
         gv_log(log, GV_LOG_WARN, "the weights of %s are random: the frames will mean nothing", job->model->path);
     TRY(gv_video_plan(job, p, &s->error));
     TRY(sink_open(job, q, &s->error));
-    TRY(job->shortcuts.verify ? verified(s, job, p) : gv_pipeline_video(job, &s->cancel, p, &s->error));
+    TRY(run_planned(s, job, p));
     return job->sink ? commit(job, q, p, &s->error) : GV_OK;
 }
 

@@ -89,6 +89,18 @@ gv_status gv_caption_estimate(gv_session *s, const gv_caption_request *request, 
     return status;
 }
 
+/* As planned, or once more with a smaller plan where memory turned out to be less. */
+static gv_status run_planned(gv_session *s, struct caption_job *job, struct caption_report *p, char **text)
+{
+    for (;;) {
+        const unsigned refused = atomic_load(&s->engine->device->refused);
+        TRY(gv_caption_plan(job, p, &s->error));
+        const gv_status status = gv_pipeline_caption(job, &s->cancel, p, text, &s->error);
+        if (p->tokens || !gv_residency_retry(&job->residency, job->model, refused, &s->error))
+            return status;
+    }
+}
+
 gv_status gv_caption(gv_session *s, const gv_caption_request *request, char **text)
 {
     const gv_caption_request q = take(request);
@@ -99,9 +111,7 @@ gv_status gv_caption(gv_session *s, const gv_caption_request *request, char **te
     if (!job.model->trained)
         gv_log(&s->engine->log, GV_LOG_WARN, "the weights of %s are random: the text will mean nothing", job.model->path);
     say_budget(s, &job);
-    gv_status status = gv_caption_plan(&job, &p, &s->error);
-    if (!status)
-        status = gv_pipeline_caption(&job, &s->cancel, &p, text, &s->error);
+    const gv_status status = run_planned(s, &job, &p, text);
     if (!status)
         s->report_lost = !(s->report = gv_caption_report_json(&job, &p));
     gv_caption_job_close(&job);
@@ -168,7 +178,7 @@ char *gv_caption_report_json(const struct caption_job *job, const struct caption
                              "prompt_tokens", (json_int_t)job->n, "tokens", p->tokens, "stopped", p->stopped, "peak_bytes",
                              (json_int_t)p->peak_bytes, "scratch_bytes", (json_int_t)p->scratch_bytes, "kept_bytes",
                              (json_int_t)p->kept_bytes, "device", d->name, "precision", d->compute == GV_BF16 ? "bf16" : "f32",
-                             "weights_streamed", job->stream));
+                             "weights_streamed", job->residency.stream));
 }
 
 char *gv_caption_model_json(const gv_model *m)

@@ -56,13 +56,13 @@ static void stage_end(struct caption_state *s, const char *name, double began)
 
 static bool pin(struct caption_state *s, struct weights *w)
 {
-    return gv_run_ready(s->run) && !gv_weights_pin(w, s->run->device, s->job->stream, &s->run->err);
+    return gv_run_ready(s->run) && !gv_weights_pin(w, s->run->device, s->job->residency.stream, &s->run->err);
 }
 
 static void unpin(struct caption_state *s, struct weights *w, bool pinned)
 {
     if (pinned)
-        gv_weights_unpin(w, s->run->device, s->job->stream, s->job->drop);
+        gv_weights_unpin(w, s->run->device, s->job->residency.stream, s->job->residency.drop);
 }
 
 /* ---- stages ---- */
@@ -303,9 +303,10 @@ gv_status gv_pipeline_caption(struct caption_job *job, const atomic_bool *cancel
     struct device       *d = job->model->engine->device;
     struct run           r;
     struct caption_state s = { .job = job, .run = &r, .report = report };
+    gv_residency_make_room(job->model, report->peak_bytes);
     TRY(gv_run_open(&r, d, d->compute, report->scratch_bytes, e));
     r.cancel = cancel;
-    r.stream_weights = job->stream;
+    r.stream_weights = job->residency.stream;
     run_stages(&s);
     gv_run_close(&r);
     if (r.err.code) {
@@ -326,7 +327,7 @@ static gv_status dry_run(struct caption_job *job, struct caption_report *out, st
     *out = (struct caption_report){ 0 };
     TRY(gv_device_null(&null, real, e));
     gv_run_open(&r, null, real->compute, 0, e);
-    r.stream_weights = job->stream;
+    r.stream_weights = job->residency.stream;
     run_stages(&s);
     out->n_stages = 0;
     out->scratch_bytes = r.scratch.peak;
@@ -339,17 +340,15 @@ static gv_status dry_run(struct caption_job *job, struct caption_report *out, st
 gv_status gv_caption_plan(struct caption_job *job, struct caption_report *out, struct error *e)
 {
     const struct device *d = job->model->engine->device;
-    for (int i = 0; i < 3; i++) {
-        job->drop = i > 0;
-        job->stream = i > 1;
+    do {
         TRY(dry_run(job, out, e));
-        if (!d->budget || out->peak_bytes <= d->budget)
+        if (gv_residency_fits(job->model, out->peak_bytes))
             return GV_OK;
-    }
+    } while (gv_residency_smaller(&job->residency));
     return gv_fail(e, GV_ERR_MEMORY,
                    "%lld tokens of prompt and %d of text need %zu MiB even with streamed weights (%zu MiB scratch, %zu MiB "
                    "keys and values); "
-                   "the budget of device %s is %zu MiB",
+                   "the budget of device %s is %zu MiB, %zu MiB are in use",
                    (long long)job->n, job->max_tokens, out->peak_bytes >> 20, out->scratch_bytes >> 20, out->kept_bytes >> 20,
-                   d->name, d->budget >> 20);
+                   d->name, d->budget >> 20, atomic_load(&d->in_use) >> 20);
 }

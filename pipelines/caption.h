@@ -4,7 +4,7 @@
 #define GV_PIPELINES_CAPTION_H
 
 #include "pipelines/caption_media.h"
-#include "pipelines/engine.h"
+#include "pipelines/residency.h"
 
 enum {
     GV_CAPTION_MEDIA = 64,
@@ -24,9 +24,9 @@ struct caption_job {
     bool                  prunes, receipt; /* receipt: measure what pruning changed */
     struct prune_opts     prune;
     int64_t               recycle,
-        recycle_every;          /* keys that most steps of the text read, 0: all; steps from one that reads all to the next */
-    int64_t pages, pages_every; /* keys that a step reads, 0: all; steps from one choice to the next */
-    bool    drop, stream;       /* how weights are held, as struct residency; from gv_caption_plan */
+        recycle_every; /* keys that most steps of the text read, 0: all; steps from one that reads all to the next */
+    int64_t          pages, pages_every; /* keys that a step reads, 0: all; steps from one choice to the next */
+    struct residency residency;
 
     gv_text_fn     on_text; /* either may be absent */
     gv_progress_fn progress;
@@ -55,7 +55,7 @@ struct caption_report {
     size_t               whole_bytes;       /* keys and values of the whole prompt */
 };
 
-/* Dry runs on the null device until one fits the budget. Errors: MEMORY, with the arithmetic. */
+/* Dry runs on the null device, from job->residency to smaller ones, until one fits. Errors: MEMORY, with the arithmetic. */
 gv_status gv_caption_plan(struct caption_job *job, struct caption_report *out, struct error *e);
 /* The stages. *text: the whole text, freed with free(); report->scratch_bytes: from gv_caption_plan. */
 gv_status gv_pipeline_caption(struct caption_job *job, const atomic_bool *cancel, struct caption_report *report, char **text,

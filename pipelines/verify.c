@@ -101,11 +101,11 @@ static gv_status spool_failed(const struct verify *v, gv_status status, struct e
     return v->status ? gv_fail(e, v->status, "verify: the exact clip does not fit the folder of temporary files") : status;
 }
 
-gv_status gv_verify_begin(struct verify *v, struct video_job *job, size_t scratch_bytes, const atomic_bool *cancel,
+gv_status gv_verify_begin(struct verify *v, struct video_job *job, const struct video_report *plan, const atomic_bool *cancel,
                           struct error *e)
 {
     struct video_job    exact;
-    struct video_report report = { .scratch_bytes = scratch_bytes };
+    struct video_report report = { .scratch_bytes = plan->scratch_bytes, .peak_bytes = plan->peak_bytes };
 
     *v = (struct verify){
         .on_frame = job->on_frame, .progress = job->progress, .user = job->user, .bytes = (int64_t)job->width * job->height * 3

@@ -26,7 +26,7 @@ struct verify {
 
 /* Renders job without its shortcuts into the spool, in the memory that was planned for it with them, then hooks itself between
  * job and its callbacks. Errors: of a render; IO. */
-gv_status gv_verify_begin(struct verify *v, struct video_job *job, size_t scratch_bytes, const atomic_bool *cancel,
+gv_status gv_verify_begin(struct verify *v, struct video_job *job, const struct video_report *plan, const atomic_bool *cancel,
                           struct error *e);
 /* What was found, into the receipt. Errors: IO. */
 gv_status gv_verify_end(struct verify *v, struct receipt *out, struct error *e);

@@ -303,6 +303,7 @@ static void hand_on(struct video_state *v, int64_t index)
     const struct video_job *job = v->job;
     const struct decoding  *d = &v->decoding;
     const uint8_t          *rgb = d->rgb;
+    v->report->delivered = true;
     gv_sha256_add(&v->decoding.hash, rgb, (size_t)job->width * (size_t)job->height * 3);
     if (job->sink &&
         (d->deep ? gv_sink_write16(job->sink, d->deep, &v->run->err) : gv_sink_write(job->sink, rgb, &v->run->err)))
@@ -436,6 +437,7 @@ gv_status gv_pipeline_video(struct video_job *job, const atomic_bool *cancel, st
     struct device     *d = job->model->engine->device;
     struct run         r;
     struct video_state v = { .job = job, .run = &r, .report = report };
+    gv_residency_make_room(job->model, report->peak_bytes);
     TRY(gv_run_open(&r, d, d->compute, report->scratch_bytes, e));
     r.cancel = cancel;
     r.tap = job->tap;
@@ -475,24 +477,24 @@ static size_t all_weights(const gv_model *m)
 
 gv_status gv_video_plan(struct video_job *job, struct video_report *out, struct error *e)
 {
-    static const struct residency choices[] = { { false, false }, { true, false }, { true, true } };
-    const struct device          *d = job->model->engine->device;
-    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
-        job->residency = choices[i];
+    const gv_model      *m = job->model;
+    const struct device *d = m->engine->device;
+    do {
         TRY(dry_run(job, out, e));
-        out->weight_bytes = all_weights(job->model);
-        if (!d->budget || out->peak_bytes <= d->budget) {
-            if (i)
-                gv_log(&job->model->engine->log, GV_LOG_INFO, "weights do not all fit %zu MiB: %s", d->budget >> 20,
-                       choices[i].stream ? "layers are streamed" : "each part leaves when its stage is over");
+        out->weight_bytes = all_weights(m);
+        if (gv_residency_fits(m, out->peak_bytes)) {
+            if (job->residency.drop)
+                gv_log(&m->engine->log, GV_LOG_INFO, "weights do not all fit %zu MiB: %s", d->budget >> 20,
+                       job->residency.stream ? "layers are streamed" : "each part leaves when its stage is over");
             return GV_OK;
         }
-        if (out->scratch_bytes > d->budget) /* which no way of holding weights makes smaller */
+        if (d->budget && out->scratch_bytes > d->budget) /* which no way of holding weights makes smaller */
             break;
-    }
+    } while (gv_residency_smaller(&job->residency));
     return gv_fail(
         e, GV_ERR_MEMORY,
         "%d frames of %dx%d need %zu MiB (%zu MiB of them scratch, however the weights are held); the budget of device "
-        "%s is %zu MiB",
-        job->frames, job->width, job->height, out->peak_bytes >> 20, out->scratch_bytes >> 20, d->name, d->budget >> 20);
+        "%s is %zu MiB, %zu MiB are in use",
+        job->frames, job->width, job->height, out->peak_bytes >> 20, out->scratch_bytes >> 20, d->name, d->budget >> 20,
+        atomic_load(&d->in_use) >> 20);
 }

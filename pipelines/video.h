@@ -5,7 +5,7 @@
 
 #include "core/rng_torch.h"
 #include "io/sink.h"
-#include "pipelines/engine.h"
+#include "pipelines/residency.h"
 #include "pipelines/shortcuts.h"
 
 enum { GV_MAX_TEXT = 4096 };
@@ -13,12 +13,6 @@ enum { GV_MAX_TEXT = 4096 };
 struct prompt {
     int32_t ids[GV_MAX_TEXT];
     int     n;
-};
-
-/* How the model's weights will be held, chosen so that the job fits the device's budget; see gv_video_plan. */
-struct residency {
-    bool drop;   /* each part leaves the device when its stage is over */
-    bool stream; /* layers of the encoders and the transformer are prepared as they are needed */
 };
 
 /* Block-causal generation: frames are made a few at a time, each block reading the keys and values of those before. */
@@ -76,13 +70,14 @@ struct video_report {
     int               n_stages;
     double            seconds;
     size_t            peak_bytes, weight_bytes, scratch_bytes;
+    bool              delivered; /* a frame went out: there is no starting again */
     int64_t           tokens;
     double            flops;
     struct receipt    receipt; /* of a job with shortcuts */
     char              frames_sha256[65]; /* of the RGB frames, before any encoder; "" before the last is there */
 };
 
-/* Dry runs on the null device until one fits the budget; fills job->residency and the report's sizes.
+/* Dry runs on the null device, from job->residency to smaller ones, until one fits; fills it and the report's sizes.
  * Errors: MEMORY, with the arithmetic. */
 gv_status gv_video_plan(struct video_job *job, struct video_report *out, struct error *e);
 

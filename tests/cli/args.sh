@@ -43,6 +43,7 @@ expect 64 '--shift is "1e400"' video x --shift 1e400
 expect 64 '--threads is "257"; expected a whole number from 1 to 256' video x -t 257
 expect 64 '--budget is "5X"; expected bytes' video x --budget 5X
 expect 64 '--budget is "12"; expected bytes' video x --budget 12
+expect 64 '--max-vram is "12"; expected bytes' video x --max-vram 12
 expect 64 '--option is "crf"; expected NAME=VALUE' video x --option crf
 expect 64 '--option is "=3"' video x --option =3
 expect 64 '--quiet takes no value' video x --quiet=1

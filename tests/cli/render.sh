@@ -76,6 +76,7 @@ expect 64 'solver' video x $small --solver nonsense -o b.y4m
 expect 64 'nonsense' video x $small --precision nonsense -o b.y4m
 expect 64 'nonsense' video x $small --cpu-level nonsense -o b.y4m
 expect 71 '' video x $small --budget 1M -o b.y4m
+expect 71 '' video x $small --max-vram 1M -o b.y4m
 hold "a refused render leaves nothing" empty_folder
 
 # stopped by a signal: within a few seconds, 130, nothing left

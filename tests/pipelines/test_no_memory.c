@@ -216,7 +216,7 @@ struct visit {
     enum kind kind;
     char      words[512]; /* of the failure */
     gv_status status;
-    bool      told; /* something said that it failed: a code, or a text that is missing */
+    bool told; /* something said that it failed: a code, a text that is missing, or a warning that a smaller plan is tried */
 };
 
 static void text_or_failure(struct visit *v, char *text)
@@ -269,6 +269,12 @@ static void in_session(struct visit *v, gv_engine *e, const gv_model *m)
     gv_session_close(&s);
 }
 
+static void hear(void *user, gv_log_level level, const char *message)
+{
+    struct visit *v = user;
+    v->told = v->told || (level == GV_LOG_WARN && strstr(message, "starting again"));
+}
+
 static struct visit visit(enum kind kind)
 {
     struct visit     v = { .kind = kind };
@@ -276,7 +282,7 @@ static struct visit visit(enum kind kind)
     gv_model        *m = NULL;
     gv_engine_params p;
     gv_engine_params_init(&p);
-    p.threads = 2;
+    p.threads = 2, p.log = hear, p.log_user = &v, p.log_level = GV_LOG_WARN;
     v.status = gv_engine_open(&p, &e, v.words, sizeof v.words);
     if (!v.status)
         v.status = gv_model_load(e, kind == VIDEO ? model : answering, &m, v.words, sizeof v.words);
