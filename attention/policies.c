@@ -17,8 +17,11 @@ static const struct attn_policy *const policies[] = {
     &gv_policy_tiles,
     &gv_policy_bands,
     &gv_policy_pooled,
+    &gv_policy_chunks,
     &gv_policy_antidiagonal,
+    &gv_policy_exact,
     &gv_policy_vertical_slash,
+    &gv_policy_flexprefill,
     &gv_policy_calibrated,
     NULL,
 };

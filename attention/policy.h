@@ -49,6 +49,7 @@ gv_status gv_policy_option(const struct policy_option *o, const char *owner, con
 
 extern const struct attn_policy gv_policy_dense, gv_policy_causal, gv_policy_block_causal, gv_policy_streaming,
     gv_policy_window, gv_policy_strided, gv_policy_radial, gv_policy_tiles, gv_policy_bands, gv_policy_pooled,
-    gv_policy_antidiagonal, gv_policy_vertical_slash, gv_policy_calibrated;
+    gv_policy_antidiagonal, gv_policy_vertical_slash, gv_policy_calibrated, gv_policy_chunks, gv_policy_exact,
+    gv_policy_flexprefill;
 
 #endif

@@ -48,7 +48,18 @@ void gv_score_pooled(struct run *r, const struct score_call *c, struct tensor q_
     if (present(k_same) && !is_table(k_same, c->k.dim[0], c->k.dim[2], c->score.dim[3]))
         misfit(r, "k_same", k_same);
     const struct mark m = arena_mark(&r->scratch);
-    gv_score_pooled_cpu(r, c, q_same, k_same);
+    gv_score_pooled_cpu(r, c, q_same, k_same, NULL);
+    arena_release(&r->scratch, m);
+}
+
+void gv_score_chunks(struct run *r, const struct score_call *c, const struct chunking *chunks)
+{
+    const struct tensor none = { 0 };
+
+    if (!gv_run_ready(r) || !check(r, c))
+        return;
+    const struct mark m = arena_mark(&r->scratch);
+    gv_score_pooled_cpu(r, c, none, none, chunks);
     arena_release(&r->scratch, m);
 }
 

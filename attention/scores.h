@@ -20,6 +20,14 @@ struct score_call {
  * only where that is high. Source: SpargeAttn (Zhang et al. 2025), section 3.2. */
 void gv_score_pooled(struct run *r, const struct score_call *c, struct tensor q_same, struct tensor k_same);
 
+/* The same for chunks of blocks: neighbours whose means point nearly the same way. mean(q) · Σk / sqrt(tokens of the chunk), the
+ * same for every block of a chunk; softmax over blocks. Source: DHSA (Xiong et al. 2025), its length normalisation. */
+struct chunking {
+    double  like;    /* cosine of a block's mean with the chunk's so far, above which it joins */
+    int64_t longest; /* blocks of a chunk at most */
+};
+void gv_score_chunks(struct run *r, const struct score_call *c, const struct chunking *chunks);
+
 /* Sums of exp over antidiagonals: q is folded `stride` tokens at a time in reverse, k in order, so that one product of folded
  * rows sums the scores along an antidiagonal; softmax over folded keys, summed over the block. stride divides GV_KV_BLOCK.
  * Source: XAttention (Xu et al. 2025), section 2.1; 8 for video, 16 for text. */

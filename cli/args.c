@@ -95,7 +95,7 @@ const struct cli_option cli_options[] = {
       "a few frames after another, of any length in the same memory; on is as the model says" },
     { "attention", 0, ARG_TEXT, CLI_VIDEO, FIELD(attention), 0, 0, "POLICY[:NAME=VALUE,...]", HOW,
       "leave pairs of tokens out of self-attention, as `genvid info --shortcuts` lists; faster, and not the same clip" },
-    { "cache", 0, ARG_TEXT, CLI_VIDEO, FIELD(cache), 0, 0, "METHOD[:NAME=VALUE,...]", HOW,
+    { "cache", 0, ARG_TEXT, CLI_VIDEO, FIELD(cache), 0, 0, "METHOD[:NAME=VALUE,...][+METHOD...]", HOW,
       "use what earlier steps computed again, as `genvid info --shortcuts` lists; faster, and not the same clip" },
     { "receipt", 0, ARG_TEXT, CLI_VIDEO, FIELD(receipt), 0, 0, "N", HOW,
       "steps computed a second time, exactly, to say what --attention and --cache cost (default 2)" },

@@ -105,7 +105,8 @@ static int show_list(struct cli_open *c, const struct cli_args *a, json_t *list,
     return EXIT_OK;
 }
 
-/* Each method on a line, its options on lines of their own behind it: kind:name, option, range, default, help. */
+/* Each method on a line, its options on lines of their own behind it: kind:name, option, range, default, help. Masks of text are no
+ * option of a render. */
 static int show_shortcuts(struct cli_open *c, const struct cli_args *a)
 {
     json_t *list = cli_json_take(gv_shortcuts_describe());
@@ -120,11 +121,13 @@ static int show_shortcuts(struct cli_open *c, const struct cli_args *a)
             break;
         const char *kind = json_string_value(json_object_get(method, "kind")),
                    *name = json_string_value(json_object_get(method, "name"));
-        printf("--%s %s\t%s\n", kind, name, json_string_value(json_object_get(method, "help")));
+        const char *dashes = strcmp(kind, "text") ? "--" : "";
+        printf("%s%s %s\t%s\n", dashes, kind, name, json_string_value(json_object_get(method, "help")));
         json_array_foreach (json_object_get(method, "options"), k, option)
-            printf("--%s %s\t%s\t%.10g to %.10g\t%.10g\t%s\n", kind, name, json_string_value(json_object_get(option, "name")),
-                   json_number_value(json_object_get(option, "min")), json_number_value(json_object_get(option, "max")),
-                   json_number_value(json_object_get(option, "default")), json_string_value(json_object_get(option, "help")));
+            printf("%s%s %s\t%s\t%.10g to %.10g\t%.10g\t%s\n", dashes, kind, name,
+                   json_string_value(json_object_get(option, "name")), json_number_value(json_object_get(option, "min")),
+                   json_number_value(json_object_get(option, "max")), json_number_value(json_object_get(option, "default")),
+                   json_string_value(json_object_get(option, "help")));
     }
     json_decref(list);
     return EXIT_OK;

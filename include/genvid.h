@@ -255,7 +255,8 @@ GV_API gv_status gv_caption(gv_session *s, const gv_caption_request *r, char **t
 GV_API char *gv_session_report(const gv_session *s);     /* the last render: settings, stages, seconds, bytes, FLOPs, receipt */
 GV_API char *gv_model_describe(const gv_model *m);       /* family, parts, sizes, defaults, vocabulary if it has one */
 GV_API char *gv_model_options_json(const gv_model *m);   /* [{name, type, range, default, help}] */
-/* Values of the options "attention" and "cache": [{kind, name, help, options: [{name, min, max, default, help}]}] */
+/* Values of the options "attention" and "cache": [{kind, name, help, options: [{name, min, max, default, help}]}]. Kind "text": masks
+ * of text alone, which gv_engine_bench_attention measures and no clip can use. */
 GV_API char *gv_shortcuts_describe(void);
 GV_API char *gv_devices_json(void);                      /* [{name, description}] */
 GV_API char *gv_output_formats(void);                    /* [{extension, description, codecs}] of this build */

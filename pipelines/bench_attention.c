@@ -12,9 +12,20 @@
 enum { HEAD = 128, FRAME = 32, SHORTEST = 4096, LONGEST = 131072 };
 
 static const char *const masks[] = {
-    "dense",          "block_causal:frames=3", "window:back=2048,ahead=2048", "strided:stride=4", "radial",
-    "bands:keep=0.3", "pooled:share=0.5",      "pooled:share=0.25",           "pooled:share=0.1", "antidiagonal",
-    "streaming",      "vertical_slash",
+    "dense",
+    "block_causal:frames=3",
+    "window:back=2048,ahead=2048",
+    "strided:stride=4",
+    "radial",
+    "bands:keep=0.3",
+    "pooled:share=0.5",
+    "pooled:share=0.25",
+    "pooled:share=0.1",
+    "antidiagonal",
+    "chunks:share=0.25",
+    "streaming",
+    "vertical_slash",
+    "flexprefill",
 };
 enum { N_MASKS = sizeof masks / sizeof *masks };
 

@@ -16,7 +16,7 @@ static const struct option_row rows[] = {
       "the solver's own", "grid of noise levels, by the name of its reference" },
     { "attention", "string", "off, POLICY or POLICY:name=value,...: genvid info --shortcuts", "off",
       "leave out pairs of tokens in self-attention; what it cost is in the report" },
-    { "cache", "string", "off, METHOD or METHOD:name=value,...: genvid info --shortcuts", "off",
+    { "cache", "string", "off, METHOD or METHOD:name=value,..., or two with + between: genvid info --shortcuts", "off",
       "keep what was computed and use it again in later steps; what it cost is in the report" },
     { "receipt", "integer", "0 to 1000", "2", "forwards that are computed a second time, exactly, to say what shortcuts cost" },
     { "verify", "string", "off, on", "off", "make the exact clip too and say how far this one is from it: PSNR and SSIM" },

@@ -42,16 +42,42 @@ static gv_status unknown_cache(const char *cache, struct error *e)
     return gv_fail(e, GV_ERR_ARGUMENT, "unknown cache method \"%.*s\"; there are: %s", (int)strcspn(cache, ":"), cache, names);
 }
 
-static gv_status settle_cache(struct shortcuts *s, const char *cache, struct error *e)
+static gv_status settle_method(struct shortcuts *s, const char *cache, struct error *e)
 {
-    bool known;
+    const enum keep_partial   keep = s->attention.keep;
+    const struct step_method *steps = s->steps, *found = NULL;
+    bool                      known;
 
     TRY(gv_approx_parse_keep(&s->attention, cache, &known, e));
     if (!known)
-        TRY(gv_step_parse(cache, &s->steps, s->step_value, e));
-    if (!known && !s->steps)
+        TRY(gv_step_parse(cache, &found, s->step_value, e));
+    if (!known && !found)
         return unknown_cache(cache, e);
-    return copy_text(&s->cache_text, cache, e);
+    if (known ? keep != KEEP_NOTHING : steps != NULL)
+        return gv_fail(e, GV_ERR_ARGUMENT,
+                       "cache: \"%s\" and another of its kind; one that keeps partials and one that skips steps go together",
+                       cache);
+    s->steps = found ? found : steps;
+    return GV_OK;
+}
+
+/* "complement:mib=512+easycache": a method, or one of either kind. */
+static gv_status settle_cache(struct shortcuts *s, const char *cache, struct error *e)
+{
+    char *part, *rest;
+
+    TRY(copy_text(&s->cache_text, cache, e));
+    part = strdup(cache);
+    if (!part)
+        return gv_fail(e, GV_ERR_MEMORY, "no memory for an option");
+    rest = strchr(part, '+');
+    if (rest)
+        *rest++ = 0;
+    gv_status status = settle_method(s, part, e);
+    if (!status && rest)
+        status = settle_method(s, rest, e);
+    free(part);
+    return status;
 }
 
 static gv_status settle_samples(struct shortcuts *s, const char *text, struct error *e)
@@ -273,8 +299,8 @@ char *gv_shortcuts_json(void)
     json_t *list = json_array();
 
     for (int i = 0; gv_policies()[i]; i++)
-        if (!gv_policies()[i]->text)
-            append(list, "attention", gv_policies()[i]->name, gv_policies()[i]->help, gv_policies()[i]->options);
+        append(list, gv_policies()[i]->text ? "text" : "attention", gv_policies()[i]->name, gv_policies()[i]->help,
+               gv_policies()[i]->options);
     append(list, "attention", "(every policy)", "options that go with each of them", gv_approx_options());
     for (int i = 0; gv_step_methods()[i]; i++)
         append(list, "cache", gv_step_methods()[i]->name, gv_step_methods()[i]->help, gv_step_methods()[i]->options);

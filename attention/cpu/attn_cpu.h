@@ -94,7 +94,9 @@ void gv_attn_c(struct run *r, const struct attn_call *c);
 void gv_attn_merge_cpu(struct run *r, const struct attn_partial *dst, const struct attn_partial *parts, int n);
 
 enum { GV_SCORE_MAX_HEAD = 1024 };
-void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tensor q_same, struct tensor k_same);
+/* chunks: NULL = every block for itself */
+void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tensor q_same, struct tensor k_same,
+                         const struct chunking *chunks);
 void gv_score_antidiagonal_cpu(struct run *r, const struct score_call *c, int stride);
 void gv_score_exact_cpu(struct run *r, const struct score_call *c, struct tensor lse);
 void gv_score_lines_cpu(struct run *r, struct tensor q, struct tensor k, int64_t rows, struct tensor column,

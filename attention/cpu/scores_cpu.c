@@ -9,6 +9,7 @@
 struct scoring {
     const struct score_call *c;
     struct tensor            q_same, k_same, lse;
+    const struct chunking   *chunks;
     float                    scale;
     int                      stride;
     float                   *mean; /* pooled: [B, A_kv, blocks, D] */
@@ -99,6 +100,37 @@ static void pool_keys(void *arg, int64_t i)
         ((float *)s->k_same.data)[i] = same;
 }
 
+/* Blocks [from, to) of a head are one chunk: its Σk / sqrt(tokens) in place of each of their means. sum: Σk. */
+static void close_chunk(const struct scoring *s, float *means, const float *sum, int64_t from, int64_t to)
+{
+    const int64_t D = s->c->k.dim[3], tokens = smaller(to * s->c->block, s->c->k.dim[1]) - from * s->c->block;
+
+    for (int64_t i = from; i < to; i++)
+        for (int64_t d = 0; d < D; d++)
+            means[i * D + d] = sum[d] / sqrtf((float)tokens);
+}
+
+static void chunk_keys(void *arg, int64_t head)
+{
+    const struct scoring *s = arg;
+    const int64_t         D = s->c->k.dim[3], blocks = s->c->score.dim[3];
+    float                *means = s->mean + head * blocks * D, sum[GV_SCORE_MAX_HEAD] = { 0 };
+    int64_t               from = 0;
+
+    for (int64_t i = 0; i < blocks; i++) {
+        const float *mean = means + i * D, n = (float)(smaller((i + 1) * s->c->block, s->c->k.dim[1]) - i * s->c->block);
+        const double apart = sqrt((double)dot(sum, sum, D) * (double)dot(mean, mean, D));
+        if (i == from || (i - from < s->chunks->longest && (double)dot(sum, mean, D) > s->chunks->like * apart)) {
+            for (int64_t d = 0; d < D; d++)
+                sum[d] = (i == from ? 0 : sum[d]) + mean[d] * n;
+            continue;
+        }
+        close_chunk(s, means, sum, from, i);
+        from = i--; /* the block begins a chunk of its own */
+    }
+    close_chunk(s, means, sum, from, blocks);
+}
+
 static void pooled_tile(const struct scoring *s, float *mine, int64_t b, int64_t h, int64_t tile)
 {
     const struct score_call *c = s->c;
@@ -187,9 +219,10 @@ static void run_tiles(struct run *r, struct scoring *s, int64_t slot)
         gv_parallel_for(r->device, threads, work, s);
 }
 
-void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tensor q_same, struct tensor k_same)
+void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tensor q_same, struct tensor k_same,
+                         const struct chunking *chunks)
 {
-    struct scoring s = { .c = c, .q_same = q_same, .k_same = k_same, .tile = pooled_tile };
+    struct scoring s = { .c = c, .q_same = q_same, .k_same = k_same, .chunks = chunks, .tile = pooled_tile };
     const int64_t  means = c->k.dim[0] * c->k.dim[2] * c->score.dim[3];
 
     if (c->q.dim[3] > GV_SCORE_MAX_HEAD) {
@@ -200,6 +233,8 @@ void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tenso
     s.mean = gv_scratch_bytes(r, (size_t)(means * c->k.dim[3]) * sizeof *s.mean);
     if (!gv_device_is_null(r->device) && r->err.code == GV_OK)
         gv_parallel_for(r->device, means, pool_keys, &s);
+    if (chunks && !gv_device_is_null(r->device) && r->err.code == GV_OK)
+        gv_parallel_for(r->device, c->k.dim[0] * c->k.dim[2], chunk_keys, &s);
     run_tiles(r, &s, 3 * c->q.dim[3]);
 }
 

@@ -279,8 +279,10 @@ static void exact_steps_and_layers_are_exact_to_the_bit(void **state)
 
 static void everything_kept_is_dense_to_the_bit(void **state)
 {
-    static const char *const all[] = { "pooled:share=1",       "pooled:share=1,every=5", "antidiagonal:mass=1",
-                                       "strided:stride=1",     "bands:keep=1",           "window",
+    static const char *const all[] = { "pooled:share=1",       "pooled:share=1,every=5",
+                                       "antidiagonal:mass=1",  "chunks:share=1",
+                                       "exact:share=1",        "strided:stride=1",
+                                       "bands:keep=1",         "window",
                                        "block_causal:frames=5" };
 
     (void)state;

@@ -340,11 +340,12 @@ static void scored_plan(struct scored *s, struct attn_plan *p, const char *text)
 
 static void keeping_everything_is_dense(void **state)
 {
-    static const char *const all[] = { "pooled:share=1", "pooled:share=0,mass=1", "pooled:share=0.01,same=1",
-                                       "antidiagonal:mass=1", "antidiagonal:mass=0.01,first=3" };
+    static const char *const all[] = { "pooled:share=1",      "pooled:share=0,mass=1",          "pooled:share=0.01,same=1",
+                                       "antidiagonal:mass=1", "antidiagonal:mass=0.01,first=3", "chunks:share=1",
+                                       "exact:share=1" };
 
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 7; i++) {
         struct scored    s;
         struct attn_plan p;
         uint64_t         at = seed;
@@ -460,12 +461,197 @@ static void vertical_slash_reads_its_lines(void **state)
     }
 }
 
-static void dry_run_takes_room_for_every_entry(void **state)
+/* Chunks and their scores from the text, in float64. */
+static void chunk_scores_are_length_normalised(void **state)
 {
-    static const char *const all[] = { "pooled:same=0.5", "antidiagonal", "vertical_slash" };
+    enum { N = 333, D = 12, BLOCKS = 6 };
+    static const struct chunking cases[] = { { -1, 100 }, { 0.2, 3 }, { 0, 2 }, { 1, 5 } };
 
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
+        struct scored s;
+        uint64_t      at = seed;
+        double        mean[BLOCKS][D] = { 0 }, x[BLOCKS];
+        int           chunks = 0;
+        scored_make(&s, 200, N, 4, 2, D, 64, &at);
+        gv_score_chunks(&s.r, &s.c, &cases[i]);
+        for (int64_t k = 0; k < N; k++)
+            for (int64_t d = 0; d < D; d++)
+                mean[k / 64][d] += (double)get(s.c.k, 1, k, 1, d) / (double)(end_of(k / 64, 64, N) - k / 64 * 64);
+        for (int from = 0, to; from < BLOCKS; from = to, chunks++) {
+            double sum[D] = { 0 }, tokens = 0, score = 0;
+            for (to = from; to < BLOCKS && to - from < cases[i].longest; to++) {
+                double mm = 0, ss = 0, ms = 0;
+                for (int d = 0; d < D; d++)
+                    mm += mean[to][d] * mean[to][d], ss += sum[d] * sum[d], ms += mean[to][d] * sum[d];
+                if (to > from && !(ms > cases[i].like * sqrt(mm * ss)))
+                    break;
+                const double n = (double)(end_of(to, 64, N) - to * 64);
+                for (int d = 0; d < D; d++)
+                    sum[d] += mean[to][d] * n;
+                tokens += n;
+            }
+            for (int64_t q = 128; q < 200; q++)
+                for (int d = 0; d < D; d++)
+                    score += (double)get(s.c.q, 1, q, 3, d) / 72 * sum[d] / sqrt(tokens) / sqrt(D);
+            for (int b = from; b < to; b++)
+                x[b] = score;
+        }
+        expect_softmax(&s, 1, 3, 1, x, BLOCKS);
+        assert_true(i ? chunks > 1 : chunks == 1);
+        scored_free(&s);
+    }
+}
+
+static void chunks_of_one_block_are_pooled(void **state)
+{
+    struct scored    s;
+    struct attn_plan chunks, pooled;
+    uint64_t         at = seed;
+
+    (void)state;
+    scored_make(&s, 640, 640, 4, 2, 20, 64, &at); /* blocks of one length: their scores differ by a factor */
+    scored_plan(&s, &chunks, "chunks:share=0.3,longest=1");
+    scored_plan(&s, &pooled, "pooled:share=0.3");
+    assert_memory_equal(chunks.row, pooled.row, (2 * 4 * 5 + 1) * sizeof *pooled.row);
+    assert_memory_equal(chunks.entries, pooled.entries, pooled.row[2 * 4 * 5] * sizeof *pooled.entries);
+    scored_free(&s);
+}
+
+/* Nothing of a size holds more of the softmax than what `exact` keeps. */
+static void exact_keeps_the_best_blocks(void **state)
+{
+    struct scored    s;
+    struct attn_plan best, guess;
+    uint64_t         at = seed;
+
+    (void)state;
+    scored_make(&s, 300, 640, 2, 1, 20, 64, &at);
+    scored_plan(&s, &best, "exact:share=0.3");
+    scored_plan(&s, &guess, "pooled:share=0.3");
+    for (uint32_t row = 0; row < 2 * 2 * 3; row++) {
+        double        held[2] = { 0 };
+        const int64_t tile = row % 3, h = row / 3 % 2, b = row / 6;
+        for (int64_t q = tile * 128; q < end_of(tile, 128, 300); q++) {
+            double p[10] = { 0 }, all = 0;
+            for (int64_t k = 0; k < 640; k++)
+                p[k / 64] += exp(product(&s, b, h, q, k));
+            for (int i = 0; i < 10; i++)
+                all += p[i];
+            for (int which = 0; which < 2; which++) {
+                const struct attn_plan *plan = which ? &guess : &best;
+                for (uint32_t n = plan->row[row]; n < plan->row[row + 1]; n++)
+                    held[which] += p[kv_start(plan->entries[n]) / 64] / all;
+            }
+        }
+        assert_int_equal(best.row[row + 1] - best.row[row], 3);
+        assert_true(held[0] >= held[1] - 1e-4);
+    }
+    scored_free(&s);
+}
+
+/* FlexPrefill from its text: which way a head is chosen for, then block by block what its rows read. */
+static void flexprefill_switches_as_its_text_says(void **state)
+{
+    enum { N = 700, D = 8, BLOCKS = 6 };
+    static const double taus[] = { 0, 0.1, 0.25, 1 };
+    int                 ways[2] = { 0 };
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct scored    s;
+        struct attn_plan p;
+        uint64_t         at = seed + 3;
+        char             text[100];
+        scored_make(&s, N, N, 2, 1, D, 128, &at);
+        for (int64_t n = 0; n < N; n++) /* head 1 looks at one column, head 0 about alike at all */
+            for (int64_t d = 0; d < D; d++) {
+                set(s.c.q, 1, n, 0, d, get(s.c.q, 1, n, 0, d) / 8);
+                set(s.c.q, 1, n, 1, d, 3 * get(s.c.k, 1, 77, 0, d));
+            }
+        snprintf(text, sizeof text, "flexprefill:tau=%g,mass=0.7,least=200", taus[i]);
+        scored_plan(&s, &p, text);
+        for (int64_t h = 0; h < 2; h++) {
+            double         a[BLOCKS] = { 0 }, b[BLOCKS], apart = 0, sum = 0;
+            float          column[N] = { 0 }, line[N] = { 0 };
+            static float   map[BLOCKS * BLOCKS];
+            static uint8_t kept[BLOCKS * BLOCKS];
+            int32_t        order[N];
+            for (int64_t q = N - 128; q < N; q++) {
+                double all = 0;
+                for (int64_t k = 0; k <= q; k++)
+                    all += exp(product(&s, 1, h, q, k));
+                for (int64_t k = 0; k <= q; k++) {
+                    const double e = exp(product(&s, 1, h, q, k)) / all;
+                    a[k / 128] += e / 128;
+                    column[k] += (float)e;
+                    line[q - k] += (float)e;
+                }
+            }
+            for (int64_t t = 0; t <= BLOCKS; t++) { /* tiles' rows, and the last queries' as one more */
+                const int64_t q0 = t < BLOCKS ? t * 128 : N - 128, q1 = t < BLOCKS ? end_of(t, 128, N) : N,
+                              last = t < BLOCKS ? t : BLOCKS - 1;
+                double x[BLOCKS], rows = 0;
+                for (int64_t k = 0; k <= last; k++) {
+                    x[k] = 0;
+                    for (int64_t q = q0; q < q1; q++)
+                        for (int64_t j = k * 128; j < end_of(k, 128, N); j++)
+                            x[k] += product(&s, 1, h, q, j) / (double)((q1 - q0) * (end_of(k, 128, N) - k * 128));
+                    rows += x[k] = exp(x[k]);
+                }
+                for (int64_t k = 0; k < BLOCKS; k++)
+                    if (t < BLOCKS)
+                        map[t * BLOCKS + k] = k <= t ? (float)(x[k] / rows) : -INFINITY;
+                    else
+                        b[k] = x[k] / rows;
+            }
+            for (int k = 0; k < BLOCKS; k++) {
+                const double m = (a[k] + b[k]) / 2;
+                sum += (a[k] > 0 ? a[k] * log(a[k] / m) : 0) / 2 + b[k] * log(b[k] / m) / 2;
+            }
+            apart = sqrt(sum > 0 ? sum : 0);
+            assert_true(fabs(apart - taus[i]) > 1e-3);
+            memset(kept, 0, sizeof kept);
+            if (apart < taus[i]) {
+                for (int t = 0; t < BLOCKS; t++)
+                    gv_select(kept + t * BLOCKS, map + t * BLOCKS, BLOCKS,
+                              &(struct select_rule){ .kind = SELECT_SHARE, .least = 2 }, order);
+                gv_select(kept, map, BLOCKS * BLOCKS,
+                          &(struct select_rule){ .kind = SELECT_MASS, .amount = 0.7, .crossing = true }, order);
+                ways[0]++;
+            } else {
+                static uint8_t           columns[N], lines[N];
+                const struct select_rule rule = { .kind = SELECT_MASS, .amount = 0.7, .crossing = true, .least = 200 };
+                memset(columns, 0, sizeof columns);
+                memset(lines, 0, sizeof lines);
+                gv_select(columns, column, N, &rule, order);
+                gv_select(lines, line, N, &rule, order);
+                for (int q = 0; q < BLOCKS * 128; q++) /* a tile is rounded out, also behind the last query */
+                    for (int k = 0; k <= q && k < N; k++)
+                        if (columns[k] || (q - k < N && lines[q - k]))
+                            kept[q / 128 * BLOCKS + k / 128] = 1;
+                ways[1]++;
+            }
+            for (int64_t t = 0; t < BLOCKS; t++) {
+                uint8_t        read[BLOCKS] = { 0 };
+                const uint32_t row = (uint32_t)((2 + h) * BLOCKS + t);
+                for (uint32_t n = p.row[row]; n < p.row[row + 1]; n++)
+                    read[kv_start(p.entries[n]) / 128] = 1;
+                for (int64_t k = 0; k < BLOCKS; k++)
+                    assert_int_equal(read[k], k <= t && (kept[t * BLOCKS + k] || k == 0 || k == t));
+            }
+        }
+        scored_free(&s);
+    }
+    assert_true(ways[0] >= 2 && ways[1] >= 2);
+}
+
+static void dry_run_takes_room_for_every_entry(void **state)
+{
+    static const char *const all[] = { "pooled:same=0.5", "antidiagonal", "vertical_slash", "chunks", "exact", "flexprefill" };
+
+    (void)state;
+    for (int i = 0; i < 6; i++) {
         struct scored             s;
         struct device            *null;
         struct run                dry;
@@ -502,6 +688,10 @@ int main(void)
         cmocka_unit_test(the_block_that_matters_is_found),
         cmocka_unit_test(forced_and_unlike_blocks_are_read_by_every_tile),
         cmocka_unit_test(vertical_slash_reads_its_lines),
+        cmocka_unit_test(chunk_scores_are_length_normalised),
+        cmocka_unit_test(chunks_of_one_block_are_pooled),
+        cmocka_unit_test(exact_keeps_the_best_blocks),
+        cmocka_unit_test(flexprefill_switches_as_its_text_says),
         cmocka_unit_test(dry_run_takes_room_for_every_entry),
     };
     struct error e = { 0 };
