@@ -22,7 +22,9 @@ gv_status gv_survey_open(struct attn_survey *s, const struct survey_shape *shape
     s->votes = calloc(votes + 1, sizeof *s->votes);
     s->ballots = calloc(sites, sizeof *s->ballots);
     s->moved = calloc((sites + (size_t)shape->layers) * (size_t)shape->heads * 3, sizeof *s->moved);
-    if (s->votes && s->ballots && s->moved)
+    s->held = calloc((size_t)shape->layers * (GV_SURVEY_SHARES + 1), sizeof *s->held);
+    s->like = calloc((size_t)shape->layers * 3, sizeof *s->like);
+    if (s->votes && s->ballots && s->moved && s->held && s->like)
         return GV_OK;
     gv_survey_close(s);
     return gv_fail(e, GV_ERR_MEMORY, "no memory for a calibration of %zu layers and steps", sites);
@@ -34,6 +36,8 @@ void gv_survey_close(struct attn_survey *s)
     free(s->votes);
     free(s->ballots);
     free(s->moved);
+    free(s->held);
+    free(s->like);
     *s = (struct attn_survey){ 0 };
 }
 
@@ -60,6 +64,26 @@ static bool dry(struct run *r)
 
 /* ---- a whole clip: votes ---- */
 
+static int larger_first(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* What the best of a row's blocks hold. The row is sorted. */
+static void note_held(struct attn_survey *s, int layer, float *row, int64_t blocks)
+{
+    static const double share[GV_SURVEY_SHARES] = { 0.1, 0.25, 0.5 };
+    double             *held = s->held + layer * (GV_SURVEY_SHARES + 1);
+
+    qsort(row, (size_t)blocks, sizeof *row, larger_first);
+    for (int i = 0; i < GV_SURVEY_SHARES; i++)
+        for (int64_t k = 0; k < (int64_t)ceil(share[i] * (double)blocks); k++)
+            held[i] += (double)row[k];
+    held[GV_SURVEY_SHARES]++;
+}
+
 static void vote(struct run *r, struct attn_survey *s, int64_t site, struct tensor score)
 {
     const struct select_rule rule = { .kind = SELECT_MASS, .amount = s->shape.mass, .crossing = true, .least = 1 };
@@ -75,6 +99,7 @@ static void vote(struct run *r, struct attn_survey *s, int64_t site, struct tens
         gv_select(keep, (const float *)score.data + i * blocks, blocks, &rule, order);
         for (int64_t k = 0; k < blocks; k++)
             to[k] = (uint16_t)(to[k] + (keep[k] && to[k] < UINT16_MAX));
+        note_held(s, (int)(site % s->shape.layers), (float *)score.data + i * blocks, blocks);
     }
     s->ballots[site] = (uint16_t)(s->ballots[site] + score.dim[0]);
 }
@@ -132,6 +157,39 @@ static bool head_moved(struct attn_survey *s, double *sum, const struct attn_par
     return like / (double)N < s->shape.cosine || apart / (double)N > s->shape.lse;
 }
 
+/* Mean over heads and queries. Both f32 on the host. */
+static double mean_cosine(struct tensor a, struct tensor b)
+{
+    const int64_t rows = a.dim[0] * a.dim[1] * a.dim[2], D = a.dim[3];
+    double        sum = 0;
+
+    for (int64_t i = 0; i < rows; i++)
+        sum += cosine((const float *)a.data + i * D, (const float *)b.data + i * D, D);
+    return sum / (double)rows;
+}
+
+/* The block's own keys alone; then both beside the pass before, and in its place. */
+static void note_like(struct run *r, struct attn_survey *s, int layer, int stream, const struct attn_call *call,
+                      struct tensor history)
+{
+    const struct mark      mark = arena_mark(&r->scratch);
+    const struct cache_key then[2] = { { layer, stream, KEPT_INDICATOR }, { layer, stream, KEPT_RESIDUAL } };
+    const struct tensor    now[2] = { history, gv_scratch(r, GV_F32, 4, history.dim) };
+    struct attn_call       c = *call;
+
+    c.n_sources = 1;
+    c.out = (struct attn_partial){ .o = now[1] };
+    gv_attention(r, &c);
+    if (present(gv_cache_get(s->kept, then[0])) && !dry(r)) {
+        for (int i = 0; i < 2; i++)
+            s->like[3 * layer + i] += mean_cosine(now[i], gv_cache_get(s->kept, then[i]));
+        s->like[3 * layer + 2]++;
+    }
+    for (int i = 0; i < 2; i++)
+        gv_cache_put(r, s->kept, then[i], now[i]);
+    arena_release(&r->scratch, mark);
+}
+
 static void survey_history(struct run *r, struct attn_survey *s, int step, int layer, int stream, const struct attn_call *call)
 {
     const struct mark      mark = arena_mark(&r->scratch);
@@ -156,6 +214,8 @@ static void survey_history(struct run *r, struct attn_survey *s, int step, int l
                 gv_copy(r, slice(kept.lse, 1, head, 1), slice(now.lse, 1, head, 1));
             }
     }
+    if (step < s->shape.steps) /* the writing pass sees the block clean */
+        note_like(r, s, layer, stream, call, now.o);
     c = *call;
     c.n_sources = 1;
     c.seed = &now;
@@ -195,4 +255,20 @@ void gv_survey_fresh(const struct attn_survey *s, uint8_t *out)
         const double *sum = s->moved + 3 * i;
         out[i] = sum[2] > 0 && (sum[0] / sum[2] < s->shape.cosine || sum[1] / sum[2] > s->shape.lse);
     }
+}
+
+void gv_survey_held(const struct attn_survey *s, int layer, double share[GV_SURVEY_SHARES])
+{
+    const double *held = s->held + layer * (GV_SURVEY_SHARES + 1), n = held[GV_SURVEY_SHARES];
+
+    for (int i = 0; i < GV_SURVEY_SHARES; i++)
+        share[i] = n > 0 ? held[i] / n : 0;
+}
+
+void gv_survey_like(const struct attn_survey *s, int layer, double *history, double *own)
+{
+    const double *like = s->like + 3 * layer;
+
+    *history = like[2] > 0 ? like[0] / like[2] : 0;
+    *own = like[2] > 0 ? like[1] / like[2] : 0;
 }

@@ -7,6 +7,9 @@
  *                   LSE. A head beyond either limit takes the new one at once, so that what is kept ages as it will in a render.
  *                   Heads whose means lie beyond are read anew. Flash_Block (arXiv 2602.05305), its calibration
  *
+ * Beside that, what there is to gain, by layer: the share of the softmax that the best tenth, quarter and half of the blocks hold, and
+ * how like a pass's attention is to the pass before: what it reads of the history, and of its own block.
+ *
  * On the CPU alone; the null device counts the scratch. */
 #ifndef GV_ATTENTION_SURVEY_H
 #define GV_ATTENTION_SURVEY_H
@@ -21,12 +24,16 @@ struct survey_shape {
     double cosine, lse;   /* limits; causal */
 };
 
+enum { GV_SURVEY_SHARES = 3 }; /* 10, 25, 50% of the blocks */
+
 struct attn_survey {
     struct survey_shape shape;
     uint16_t           *votes;   /* [steps][layers][heads][tiles][blocks] */
     uint16_t           *ballots; /* [steps][layers] */
     double             *moved;   /* [steps + 1][layers][heads][3]: sums of cosine and of |ΔLSE|, and how many */
-    struct cache       *kept;    /* histories' partials */
+    double             *held;    /* [layers][GV_SURVEY_SHARES + 1]: sums over heads and tiles of the mass held, and how many */
+    double *like; /* [layers][3]: sums of cosine to the pass before, of the history's output and the block's own; how many */
+    struct cache *kept; /* histories' partials, and the pass before */
 };
 
 /* Errors: MEMORY, also where the votes would take more than 4 GiB. */
@@ -45,5 +52,8 @@ void gv_survey_attend(struct run *r, struct attn_survey *s, int step, int layer,
  * [steps + 1][layers][heads]. */
 void gv_survey_bitmap(const struct attn_survey *s, uint32_t *out);
 void gv_survey_fresh(const struct attn_survey *s, uint8_t *out);
+/* Means of one layer; 0 where nothing was seen. */
+void gv_survey_held(const struct attn_survey *s, int layer, double share[GV_SURVEY_SHARES]);
+void gv_survey_like(const struct attn_survey *s, int layer, double *history, double *own);
 
 #endif

@@ -189,7 +189,9 @@ typedef struct gv_calibrate_request {
 } gv_calibrate_request;
 GV_API void gv_calibrate_request_init_(gv_calibrate_request *r, size_t struct_size);
 #define gv_calibrate_request_init(r) gv_calibrate_request_init_((r), sizeof *(r))
-/* *json: {path, prompts, density, fresh_heads, ratios}, freed with gv_free. Errors: as gv_video_generate. */
+/* *json: {path, prompts, density, fresh_heads, ratios, layers}, freed with gv_free. layers: of a whole clip the share of the softmax
+ * that the best 10, 25 and 50% of key blocks hold, [{held: [3]}]; of causal blocks the cosine between a pass's attention and the
+ * pass before's, to the history and to its own block, [{history_cosine, own_cosine}]. Errors: as gv_video_generate. */
 GV_API gv_status gv_calibrate(gv_session *s, const gv_calibrate_request *r, char **json);
 
 /* ---- pictures and clips to text --------------------------------------------------------------------------------------- */

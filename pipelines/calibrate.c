@@ -156,6 +156,21 @@ static double share_of_heads(const struct calibrating *c)
     return set / ((double)(a->passes - 1) * sites);
 }
 
+/* What there is to gain, by layer: survey.h. */
+static void put_structure(json_t *o, const struct calibrating *c)
+{
+    json_t *layers = json_array();
+
+    for (int i = 0; i < c->found.attention.layers; i++) {
+        double held[GV_SURVEY_SHARES], history, own;
+        gv_survey_held(&c->survey, i, held);
+        gv_survey_like(&c->survey, i, &history, &own);
+        json_array_append_new(layers, c->causal ? json_pack("{s:f, s:f}", "history_cosine", history, "own_cosine", own)
+                                                : json_pack("{s:[f, f, f]}", "held", held[0], held[1], held[2]));
+    }
+    json_object_set_new(o, "layers", layers);
+}
+
 static char *result(const struct calibrating *c, const char *path)
 {
     json_t *o = json_pack("{s:s, s:i}", "path", path, "prompts", c->prompts);
@@ -170,6 +185,8 @@ static char *result(const struct calibrating *c, const char *path)
             json_array_append_new(ratios, json_real(c->found.ratio[i]));
         json_object_set_new(o, "ratios", ratios);
     }
+    if (o)
+        put_structure(o, c);
     char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(o);
     return text;

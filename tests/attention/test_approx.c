@@ -561,6 +561,28 @@ static void what_a_policy_leaves_out_of_the_history_is_kept(void **state)
 
 /* ---- surveys ---- */
 
+/* Largest share of a tile's softmax that one block of 64 keys holds. */
+static double best_block(const struct scene *s, int h, int tile)
+{
+    double mass[(N + 63) / 64] = { 0 }, best = 0;
+    int    rows = 0;
+
+    for (int64_t q = tile * 128; q < N && q < tile * 128 + 128; q++, rows++) {
+        double p[N], sum = 0;
+        for (int64_t k = 0; k < N; k++) {
+            double x = 0;
+            for (int64_t d = 0; d < D; d++)
+                x += (double)get(s->call.q, 0, q, h, d) * (double)get(s->call.source[0].k, 0, k, h, d);
+            sum += p[k] = exp(x / sqrt(D));
+        }
+        for (int64_t k = 0; k < N; k++)
+            mass[k / 64] += p[k] / sum;
+    }
+    for (int b = 0; b < (N + 63) / 64; b++)
+        best = mass[b] / rows > best ? mass[b] / rows : best;
+    return best;
+}
+
 /* The blocks that a survey names hold the mass that was asked for, and are as few as that takes; its outputs are dense. */
 static void a_survey_names_the_blocks_that_hold_the_mass(void **state)
 {
@@ -607,6 +629,14 @@ static void a_survey_names_the_blocks_that_hold_the_mass(void **state)
                 }
             assert_true(kept >= 0.7 - 1e-5 && kept - least < 0.7 + 1e-5);
         }
+    double held[GV_SURVEY_SHARES], none[GV_SURVEY_SHARES], total = 0;
+    gv_survey_held(&survey, 1, held);
+    gv_survey_held(&survey, 0, none);
+    for (int h = 0; h < A; h++) /* the best one of the five blocks of each row, in float64; then two, then three */
+        for (int tile = 0; tile < TILES; tile++)
+            total += best_block(&s, h, tile) / (A * TILES);
+    assert_true(fabs(held[0] - total) < 1e-5 && none[2] == 0);
+    assert_true(held[0] < held[1] && held[1] < held[2] && held[2] < 1);
     gv_survey_close(&survey);
     scene_close(&s);
 }
@@ -626,10 +656,15 @@ static void a_survey_of_a_history_finds_the_heads_that_move(void **state)
     s.approx.survey = &survey;
     near(&s, attend(&s, 0, 0), attend_exactly(&s), 5e-6);
     free(attend(&s, 0, 1)); /* nothing moved */
+    double history, own;
+    gv_survey_like(&survey, 0, &history, &own);
+    assert_true(fabs(history - 1) < 1e-6 && fabs(own - 1) < 1e-6);
     for (int64_t n = 0; n < N; n++)
         for (int64_t d = 0; d < D; d++)
             set(s.call.q, 0, n, 1, d, -get(s.call.q, 0, n, 1, d)); /* head 1 looks the other way */
     free(attend(&s, 0, 2));
+    gv_survey_like(&survey, 0, &history, &own);
+    assert_true(history < 0.999 && own < 0.999);
     free(attend(&s, 0, 3)); /* its kept partial was replaced at once */
     gv_survey_fresh(&survey, fresh);
     for (int pass = 0; pass < 4; pass++)
