@@ -81,7 +81,7 @@ struct cli_args {
     int64_t     width, height; /* adjacent: ARG_SIZE writes both */
     int64_t     frames, steps, seed, threads, budget;
     double      seconds, fps, guidance, shift;
-    const char *question, *prune;
+    const char    *question, *prune, *explain;
     int64_t     tokens, picture_tokens, top_k, recycle, recycle_every, pages, pages_every;
     double      start, end, section; /* of clips, seconds */
     double      temperature, top_p, repetition;

@@ -29,6 +29,7 @@ struct caption {
     gv_caption_request     request;
     const char            *file; /* the one at hand; with --together the first */
     size_t                 at;   /* its number */
+    char                   explain[CLI_PATH]; /* folder of the text at hand */
     double                 began;
     FILE                  *out;    /* stdout, or the sidecar under its temporary name */
     bool                   broken; /* out could not be written */
@@ -202,6 +203,20 @@ static void put_cue(struct caption *c, const struct told *t, int i)
     c->broken = c->broken || fflush(c->out) != 0;
 }
 
+/* DIR/FILE, of sections DIR/FILE.1, DIR/FILE.2 and so on. */
+static bool name_explanation(struct caption *c, const struct told *t, int i)
+{
+    const char *name = strrchr(c->file, '/');
+    char        which[16] = "";
+    if (!c->args->explain)
+        return true;
+    if (t->n > 1)
+        snprintf(which, sizeof which, ".%d", i + 1);
+    c->request.explain = c->explain;
+    return (size_t)snprintf(c->explain, sizeof c->explain, "%s/%s%s", c->args->explain, name ? name + 1 : c->file, which) <
+           sizeof c->explain;
+}
+
 static int tell_all(struct caption *c, struct told *t)
 {
     const double begin = now();
@@ -209,6 +224,8 @@ static int tell_all(struct caption *c, struct told *t)
         struct cli_cue *cue = &t->cue[i];
         c->request.start = cue->start;
         c->request.end = cue->end;
+        if (!name_explanation(c, t, i))
+            return cli_fail(&c->open.printer, EXIT_IO, "%s: the name is too long", c->args->explain);
         if (streams(c) && sections(c, t))
             fprintf(c->out, "[%.1f-%.1f s] ", cue->start, cue->end);
         const gv_status st = gv_caption(c->open.session, &c->request, &cue->text);

@@ -211,7 +211,7 @@ typedef struct gv_caption_request {
     double             repetition_penalty; /* 0 = the model's own; 1 = off */
     uint64_t           seed;
     gv_text_fn         on_text;  /* may be NULL */
-    gv_progress_fn     progress; /* may be NULL; stages "image", "prompt", "text" */
+    gv_progress_fn     progress; /* may be NULL; stages "image", "prompt", "text", "explain" */
     void              *user;     /* for both; they come on the calling thread, with no lock held */
     double             fps;      /* frames of a clip looked at a second; 0 = the model's own */
     int                max_frames; /* of a clip, looked at; 0 = the model's own */
@@ -226,6 +226,8 @@ typedef struct gv_caption_request {
     int                pages; /* keys that a step of the text reads, approximate (LServe): those pages of 64 whose bounds are
                                     largest, and the first and newest; 0 = all. Not with recycle */
     int                pages_every; /* steps from one choice of pages to the next; 0 = 4 */
+    const char *explain; /* folder for a heat map of each word over the pictures (PNG) and clips (MP4), and explain.json; made
+                                      if absent. The text stays the same; not with prune, recycle or pages. NULL = none */
 } gv_caption_request;
 GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
 #define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))

@@ -11,6 +11,7 @@
  * handed on as U+FFFD at the end. */
 #include "pipelines/caption.h"
 #include "core/clock.h"
+#include "pipelines/explain.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -31,6 +32,8 @@ struct caption_state {
     int                    n;
     char                  *text; /* of ids */
     size_t                 told; /* bytes of it that were handed on */
+    size_t                *end;  /* told after each of ids */
+    struct trace           trace;
 };
 
 static bool dry(const struct caption_state *s)
@@ -131,6 +134,23 @@ static void stage_image(struct caption_state *s)
     stage_end(s, "image", began);
 }
 
+/* Where job->explain wants it: which tokens are pictures', and memory for every row of the text. */
+static void watch(struct caption_state *s)
+{
+    const struct caption_job *job = s->job;
+    const struct vlm         *v = job->model->vlm;
+    bool                     *picture = malloc((size_t)job->n * sizeof *picture);
+    if (!picture) {
+        gv_run_fail(s->run, GV_ERR_MEMORY, "no memory to trace %lld tokens", (long long)job->n);
+        return;
+    }
+    for (int64_t i = 0; i < job->n; i++)
+        picture[i] = job->ids[i] == v->image_id || job->ids[i] == v->video_id;
+    if (!gv_trace_open(&s->trace, &GV_TRACE_OPTS, picture, job->n, job->max_tokens + 1, &s->run->err))
+        s->state.lm.trace = &s->trace;
+    free(picture);
+}
+
 /* The prompt as it is, or with fewer picture tokens. */
 static void prefill(struct caption_state *s, const struct vlm_prompt *p)
 {
@@ -139,8 +159,12 @@ static void prefill(struct caption_state *s, const struct vlm_prompt *p)
     struct vlm_pruned         fewer = { .prompt = *p };
     if (job->prunes)
         gv_vlm_prune(s->run, v, &fewer, p, &job->prune, dry(s) ? NULL : (const float *const *)s->score);
-    if (gv_run_ready(s->run) && !gv_lm_state_open(&s->state.lm, s->run->device, fewer.prompt.n + job->max_tokens, &s->run->err))
+    if (gv_run_ready(s->run) &&
+        !gv_lm_state_open(&s->state.lm, s->run->device, fewer.prompt.n + job->max_tokens, &s->run->err)) {
+        if (job->explain)
+            watch(s);
         gv_vlm_prefill(s->run, v, &s->state, &fewer.prompt, s->logits);
+    }
     if (gv_run_ready(s->run) && job->recycle)
         gv_recycle_open(&s->state.lm.recycle, job->recycle, job->recycle_every, gv_lm_config(v->lm)->layers, &s->run->err);
     if (gv_run_ready(s->run) && job->pages)
@@ -237,6 +261,7 @@ static bool next_token(struct caption_state *s)
     }
     s->ids[s->n++] = id;
     hand_on(s, false);
+    s->end[s->n - 1] = s->told;
     tell(s, "text", s->n, s->job->max_tokens);
     return s->n < s->job->max_tokens;
 }
@@ -247,7 +272,8 @@ static void write_text(struct caption_state *s)
     const struct vlm         *v = job->model->vlm;
     s->host = malloc((size_t)v->vocabulary * sizeof *s->host);
     s->ids = malloc((size_t)job->max_tokens * sizeof *s->ids);
-    if (!s->host || !s->ids) {
+    s->end = malloc((size_t)job->max_tokens * sizeof *s->end);
+    if (!s->host || !s->ids || !s->end) {
         gv_run_fail(s->run, GV_ERR_MEMORY, "no memory for a text of %d tokens", job->max_tokens);
         return;
     }
@@ -258,6 +284,8 @@ static void write_text(struct caption_state *s)
         gv_vlm_step(s->run, v, &s->state, s->ids[s->n - 1], s->logits);
     if (gv_run_ready(s->run))
         hand_on(s, true);
+    if (s->n)
+        s->end[s->n - 1] = s->told;
     s->report->tokens = s->n;
 }
 
@@ -273,6 +301,32 @@ static void stage_text(struct caption_state *s)
     stage_end(s, "text", began);
 }
 
+static bool explained(void *user, int done, int total)
+{
+    struct caption_state *s = user;
+    tell(s, "explain", done, total);
+    return gv_run_ready(s->run);
+}
+
+static void stage_explain(struct caption_state *s)
+{
+    const struct caption_job *job = s->job;
+    const double              began = gv_now();
+    if (!job->explain || dry(s) || !gv_run_ready(s->run))
+        return;
+    gv_explain_write(&(struct explain){ .folder = job->explain,
+                                        .text = s->text ? s->text : "",
+                                        .end = s->end,
+                                        .tokens = s->n,
+                                        .media = job->media,
+                                        .n_media = job->n_media,
+                                        .trace = &s->trace,
+                                        .step = explained,
+                                        .user = s },
+                     &s->run->err);
+    stage_end(s, "explain", began);
+}
+
 static void run_stages(struct caption_state *s)
 {
     struct weights *decoder = s->job->model->vlm->decoder;
@@ -282,6 +336,7 @@ static void run_stages(struct caption_state *s)
     stage_prompt(s);
     stage_text(s);
     unpin(s, decoder, pinned);
+    stage_explain(s);
     if (s->state.lm.recycle.checks > 0)
         s->report->recycled = s->state.lm.recycle.mass / s->state.lm.recycle.checks;
     if (s->state.lm.pages.checks > 0) {
@@ -295,6 +350,8 @@ static void run_stages(struct caption_state *s)
         free(s->score[i]);
     free(s->host);
     free(s->ids);
+    free(s->end);
+    gv_trace_close(&s->trace);
 }
 
 gv_status gv_pipeline_caption(struct caption_job *job, const atomic_bool *cancel, struct caption_report *report, char **text,

@@ -27,6 +27,7 @@ struct caption_job {
         recycle_every; /* keys that most steps of the text read, 0: all; steps from one that reads all to the next */
     int64_t          pages, pages_every; /* keys that a step reads, 0: all; steps from one choice to the next */
     struct residency residency;
+    const char      *explain; /* folder, or NULL */
 
     gv_text_fn     on_text; /* either may be absent */
     gv_progress_fn progress;
@@ -42,7 +43,7 @@ struct caption_stage {
     double      seconds;
 };
 struct caption_report {
-    struct caption_stage stage[4]; /* "image", "prompt", "text" */
+    struct caption_stage stage[4]; /* "image", "prompt", "text", "explain" */
     int                  n_stages;
     double               seconds;
     size_t               peak_bytes, scratch_bytes, kept_bytes; /* kept: keys and values */

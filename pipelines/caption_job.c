@@ -123,6 +123,11 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
                        q->pages, q->pages_every, q->recycle);
     job->pages = q->pages;
     job->pages_every = q->pages_every ? q->pages_every : 4;
+    job->explain = q->explain;
+    if (job->explain && (!job->explain[0] || job->prunes || job->recycle || job->pages))
+        return gv_fail(e, GV_ERR_ARGUMENT, "explain %s",
+                       job->explain[0] ? "needs every key of every layer: it does not go with prune, recycle or pages"
+                                       : "is empty");
     if (job->prunes)
         TRY(gv_prune_parse(&job->prune, q->prune, e));
     TRY(open_media(job, q, e));

@@ -69,15 +69,34 @@ void gv_caption_media_close(struct caption_media *m)
 
 /* ---- read ---- */
 
-static gv_status take_frame(struct caption_media *m, struct image *out, struct error *e)
+static gv_status copy(struct image *out, const struct image *im, struct error *e)
 {
-    const int           i = m->taken < m->media.frames ? m->taken : m->media.frames - 1;
-    const struct image *im;
-    TRY(gv_glimpse_at(m->clip, m->start + i * (m->seconds / m->media.frames), &im, e));
     TRY(gv_image_new(out, im->width, im->height, e));
     memcpy(out->rgb, im->rgb, (size_t)im->width * (size_t)im->height * 3);
-    m->taken++;
     return GV_OK;
+}
+
+gv_status gv_caption_media_rewind(struct caption_media *m, struct error *e)
+{
+    struct glimpse_info info;
+    m->taken = 0;
+    if (!m->clip)
+        return GV_OK;
+    gv_glimpse_close(&m->clip);
+    TRY(gv_glimpse_open(&m->clip, &info, m->path, e));
+    if (info.width != m->media.width || info.height != m->media.height)
+        return gv_fail(e, GV_ERR_FORMAT, "%s: the file has changed since it was opened", m->path);
+    return GV_OK;
+}
+
+gv_status gv_caption_media_frame(struct caption_media *m, struct image *out, struct error *e)
+{
+    const int           i = m->taken < m->media.frames ? m->taken : m->media.frames - 1;
+    const struct image *im = &m->picture;
+    if (m->clip)
+        TRY(gv_glimpse_at(m->clip, m->start + i * (m->seconds / m->media.frames), &im, e));
+    m->taken++;
+    return copy(out, im, e);
 }
 
 gv_status gv_caption_media_read(struct caption_media *m, const struct vlm *v, float *values, struct error *e)
@@ -88,7 +107,7 @@ gv_status gv_caption_media_read(struct caption_media *m, const struct vlm *v, fl
     struct image *step = calloc((size_t)n, sizeof *step);
     gv_status     status = step ? GV_OK : gv_fail(e, GV_ERR_MEMORY, "%s: no memory for %d frames", m->path, n);
     for (int i = 0; i < n && !status; i++)
-        status = take_frame(m, &step[i], e);
+        status = gv_caption_media_frame(m, &step[i], e);
     if (!status)
         status = v->model->prepare(v, &m->media, step, values, e);
     for (int i = 0; step && i < n; i++)

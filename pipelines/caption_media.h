@@ -31,5 +31,9 @@ gv_status gv_caption_media_open(struct caption_media *m, const struct vlm *v, co
 void      gv_caption_media_close(struct caption_media *m);
 /* values [media.step_values] of the next step. Errors: as open. */
 gv_status gv_caption_media_read(struct caption_media *m, const struct vlm *v, float *values, struct error *e);
+/* Back to the first frame. Errors: as open. */
+gv_status gv_caption_media_rewind(struct caption_media *m, struct error *e);
+/* A copy of the picture, or of the next frame that is looked at; the last one again behind it. Errors: as open. */
+gv_status gv_caption_media_frame(struct caption_media *m, struct image *out, struct error *e);
 
 #endif

@@ -194,6 +194,7 @@ struct lm_call {
     struct token_place     *place;      /* own, after a drop */
     uint8_t                *depth;
     int64_t                 gone[GV_LM_DROPS]; /* of this call */
+    bool                    traced;            /* the last row is watched */
     struct rope             rope;
     struct attn_plan        plan;   /* causal; none for one token, which sees all that is kept */
     struct attn_plan        placed; /* the same where the device reads it */
@@ -385,6 +386,10 @@ static void attention(struct run *r, const struct lm_call *c, const struct lm_la
                                                      : c->plan.entries ? &c->placed
                                                                        : NULL });
         gv_plan_free(&pages);
+        gv_run_tap(r, "q", q);
+        gv_run_tap(r, "k", source[0].k);
+        if (c->traced)
+            gv_trace_look(r, c->state->trace, slice(reshape(q, 4, shape), 1, c->n - 1, 1), source[0].k);
     }
     gv_linear(r, x, h, l->o, &(struct linear_opts){ .add = true });
     arena_release(&r->scratch, mark);
@@ -420,6 +425,7 @@ static void last_logits(struct run *r, const struct lm *m, struct tensor logits,
 void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct lm_tokens t, struct tensor logits)
 {
     struct lm_call call = { .config = &m->config, .state = s, .n = t.x.dim[0], .held = s->length, .room = s->capacity, .t = t };
+    call.traced = s->trace && present(logits);
     struct mark    mark = arena_mark(&r->scratch);
     gv_run_enter(r, "decoder");
     gv_run_tap(r, "embed", t.x);
@@ -442,6 +448,8 @@ void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct
         last_logits(r, m, logits, call.t.x);
     if (gv_run_ready(r)) {
         s->length += t.x.dim[0];
+        if (call.traced)
+            gv_trace_next(s->trace);
         if (call.t.x.dim[0] == 1 && gv_recycle_full(&s->recycle))
             s->recycle.seen = s->length;
         s->recycle.steps += call.t.x.dim[0] == 1;

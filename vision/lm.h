@@ -8,6 +8,7 @@
 #include "io/weights.h"
 #include "vision/pages.h"
 #include "vision/recycle.h"
+#include "vision/trace.h"
 
 struct lm_config {
     int    layers, width, heads, kv_heads, head, ffn, vocabulary, longest; /* longest: max_position_embeddings */
@@ -46,6 +47,7 @@ struct lm_state {
     int            n_drops; /* in the order of their layers */
     struct recycle recycle; /* for steps of one token; off unless opened, and one of the two at most */
     struct pages   pages;
+    struct trace  *trace; /* watches the rows that give logits; the caller's, or NULL. Not with drops, recycled keys or pages */
 };
 gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacity, struct error *e);
 void      gv_lm_state_close(struct lm_state *s);

@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "io/image.h"
 #include "pipelines/caption.h"
+#include "pipelines/explain.h"
 #include "tests/fixture.h"
 
 static char        folder[256], picture[1024];
@@ -305,6 +308,110 @@ static void text_does_not_depend_on_threads_and_seeds_repeat(void **state)
         gv_free(text[i]);
 }
 
+static int cancel_in_explain(void *user, const gv_progress *p)
+{
+    (void)user;
+    return !strcmp(p->stage, "explain");
+}
+
+static void tokens_of_a_word_are_merged(void **state)
+{
+    (void)state;
+    static const char *const text = "A t-rex \xC3\xA9t\xC3\xA9, ok";
+    /* "A", " t", "-re", "x ", half of an e with accent, its other half, "t", all of the next, ", ok" */
+    static const size_t  end[] = { 1, 3, 6, 8, 8, 10, 11, 13, 17 };
+    struct explain_word *w;
+    struct error         e = { 0 };
+    int                  n;
+    assert_int_equal(gv_explain_words(&w, &n, text, end, 9, &e), GV_OK);
+    static const int want[][4] = { { 0, 1, 0, 1 }, { 2, 5, 1, 3 }, { 8, 5, 4, 4 }, { 15, 2, 8, 1 } };
+    assert_int_equal(n, 4);
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(w[i].first, want[i][0]);
+        assert_int_equal(w[i].bytes, want[i][1]);
+        assert_int_equal(w[i].token, want[i][2]);
+        assert_int_equal(w[i].tokens, want[i][3]);
+    }
+    free(w);
+}
+
+static void explanations_appear_whole_and_leave_the_text_alone(void **state)
+{
+    (void)state;
+    char          dir[512], inner[600], path[700], *text;
+    struct opened o;
+    fixture_temp(dir);
+    snprintf(inner, sizeof inner, "%s/a/b", dir);
+    open_all(&o, "f32", 1);
+    char *plain = caption(&o);
+    o.request.explain = inner;
+    o.request.progress = cancel_in_explain;
+    assert_int_equal(gv_caption(o.session, &o.request, &text), GV_ERR_CANCELLED);
+    assert_int_not_equal(access(inner, F_OK), 0); /* nothing is left of it */
+    o.request.progress = NULL;
+    text = caption(&o);
+    assert_string_equal(text, plain);
+    snprintf(path, sizeof path, "%s/explain.json", inner);
+    json_t *j = json_load_file(path, 0, NULL), *w;
+    size_t  i;
+    assert_non_null(j);
+    assert_true(json_array_size(json_object_get(j, "words")) > 3);
+    json_array_foreach (json_object_get(j, "words"), i, w) {
+        const json_t *place = json_array_get(json_object_get(w, "places"), 0), *map = json_object_get(place, "map");
+        const char   *word = json_string_value(json_object_get(w, "word"));
+        struct image  im;
+        struct error  e = { 0 };
+        double        sum = 0;
+        assert_int_equal(strncmp(text + json_integer_value(json_object_get(w, "at")), word, strlen(word)), 0);
+        for (size_t y = 0; y < json_array_size(json_array_get(map, 0)); y++)
+            for (size_t x = 0; x < json_array_size(json_array_get(json_array_get(map, 0), y)); x++)
+                sum += json_number_value(json_array_get(json_array_get(json_array_get(map, 0), y), x));
+        assert_true(sum > 0);
+        snprintf(path, sizeof path, "%s/%s", inner, json_string_value(json_object_get(place, "overlay")));
+        assert_int_equal(gv_image_read(&im, path, &e), GV_OK);
+        assert_int_equal(im.width,
+                         json_integer_value(json_object_get(json_array_get(json_object_get(j, "media"), 0), "width")));
+        gv_image_free(&im);
+    }
+    json_decref(j);
+    gv_free(text);
+    gv_free(plain);
+    o.request.prune = "50";
+    assert_int_equal(gv_caption(o.session, &o.request, &text), GV_ERR_ARGUMENT);
+    assert_non_null(strstr(gv_session_message(o.session), "explain"));
+    close_all(&o);
+    fixture_remove(dir);
+}
+
+#ifdef GV_HAVE_FFMPEG
+static void a_clip_is_explained_by_clips(void **state)
+{
+    (void)state;
+    char          dir[512], path[700], source[512];
+    const char   *clip[] = { source };
+    struct opened o;
+    fixture_temp(dir);
+    snprintf(source, sizeof source, "%s/qwen2_5_vl_clip/clip.mkv", GV_TEST_DATA);
+    open_all(&o, "f32", 1);
+    o.request.media = clip;
+    o.request.explain = dir;
+    o.request.max_tokens = 6;
+    gv_free(caption(&o));
+    snprintf(path, sizeof path, "%s/explain.json", dir);
+    json_t *j = json_load_file(path, 0, NULL);
+    assert_non_null(j);
+    const json_t *w = json_array_get(json_object_get(j, "words"), 0), *place = json_array_get(json_object_get(w, "places"), 0);
+    assert_int_equal(json_array_size(json_object_get(place, "map")), 2); /* four frames, two to a step */
+    snprintf(path, sizeof path, "%s/%s", dir, json_string_value(json_object_get(place, "overlay")));
+    json_decref(j);
+    char *probe, why[256];
+    assert_int_equal(gv_media_probe(path, &probe, why, sizeof why), GV_OK);
+    gv_free(probe);
+    close_all(&o);
+    fixture_remove(dir);
+}
+#endif
+
 static int cancel_in_prompt(void *user, const gv_progress *p)
 {
     (void)user;
@@ -503,6 +610,11 @@ int main(void)
         cmocka_unit_test(llava_onevision_from_its_files_equals_transformers),
         cmocka_unit_test(control_tokens_in_a_question_are_plain_text),
         cmocka_unit_test(text_does_not_depend_on_threads_and_seeds_repeat),
+        cmocka_unit_test(tokens_of_a_word_are_merged),
+        cmocka_unit_test(explanations_appear_whole_and_leave_the_text_alone),
+#ifdef GV_HAVE_FFMPEG
+        cmocka_unit_test(a_clip_is_explained_by_clips),
+#endif
         cmocka_unit_test(callbacks_cancel),
         cmocka_unit_test(what_cannot_be_is_refused_in_words),
         cmocka_unit_test(pages_of_keys_are_told),

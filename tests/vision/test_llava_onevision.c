@@ -20,7 +20,7 @@ static void compare(void *user, struct run *r, const char *tap, struct tensor x)
     (void)r;
     if (sscanf(tap, "vision.layers.%d.out", &i) == 1)
         snprintf(name, sizeof name, "%s.layer%d", v->side, i);
-    else if (sscanf(tap, "decoder.layers.%d.out", &i) == 1)
+    else if (sscanf(tap, "decoder.layers.%d.out", &i) == 1 && strstr(tap, ".out"))
         snprintf(name, sizeof name, "%s.layer.%d", v->side, i);
     else if (!strncmp(tap, "decoder.", 8) && strcmp(tap, "decoder.logits"))
         return;

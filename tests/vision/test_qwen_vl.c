@@ -18,7 +18,7 @@ static bool golden_name(const struct vision_case *v, const char *tap, char *out,
     int i;
     if (sscanf(tap, "vision.blocks.%d.out", &i) == 1)
         snprintf(out, size, "%s.block%d", v->side, i);
-    else if (sscanf(tap, "decoder.layers.%d.out", &i) == 1)
+    else if (sscanf(tap, "decoder.layers.%d.out", &i) == 1 && strstr(tap, ".out"))
         snprintf(out, size, "%s.layer%d", v->side, i);
     else
         snprintf(out, size, "%s.%s", v->side, strrchr(tap, '.') ? strrchr(tap, '.') + 1 : tap);
@@ -558,6 +558,136 @@ static void pages_for_all_keys_change_no_bit(void **state)
     }
 }
 
+/* ---- traceback ---- */
+
+/* What the taps saw of the last row: its queries, and all keys, of every layer. */
+struct captured {
+    int     layers, keys;
+    float  *q[8], *k[8];
+    int64_t heads, kv_heads, head;
+};
+
+static void capture(void *user, struct run *r, const char *name, struct tensor x)
+{
+    struct captured *c = user;
+    const char      *last = strrchr(name, '.');
+    (void)r;
+    if (strncmp(name, "decoder.layers.", 15) || !last || (strcmp(last, ".q") && strcmp(last, ".k")))
+        return;
+    float *all = case_download(r, x);
+    if (last[1] == 'q') {
+        c->q[c->layers] = malloc((size_t)x.dim[1] * sizeof **c->q);
+        memcpy(c->q[c->layers], all + (x.dim[0] - 1) * x.dim[1], (size_t)x.dim[1] * sizeof **c->q);
+        c->heads = x.dim[1];
+        free(all);
+        return;
+    }
+    c->keys = (int)x.dim[1];
+    c->kv_heads = x.dim[2];
+    c->head = x.dim[3];
+    c->k[c->layers++] = all;
+}
+
+static int downwards(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x < y) - (x > y);
+}
+
+/* Plain loops over captured queries and keys: for each subset the softmax over it and the text, for each token the mean of its
+ * strongest looks, and of these the mean over its subsets. */
+static void brute_force(double *heat, const struct captured *c, const struct trace *t)
+{
+    const int64_t heads = c->heads / c->head, group = heads / c->kv_heads, looks = heads * c->layers;
+    const int     best = t->opts.best < looks ? t->opts.best : (int)looks;
+    double       *seen = malloc((size_t)(t->n * looks) * sizeof *seen);
+    int          *times = calloc((size_t)t->n, sizeof *times);
+    memset(heat, 0, (size_t)t->n * sizeof *heat);
+    for (int s = 0; s < t->opts.subsets; s++) {
+        for (int l = 0; l < c->layers; l++)
+            for (int64_t h = 0; h < heads; h++) {
+                double p[256], sum = 0;
+                for (int i = 0; i < c->keys; i++) {
+                    bool picture = false, in = false;
+                    for (int64_t j = 0; j < t->n; j++)
+                        if (t->at[j] == i)
+                            picture = true, in = t->in[s * t->n + j];
+                    p[i] = 0;
+                    for (int64_t d = 0; d < c->head; d++)
+                        p[i] += (double)c->q[l][h * c->head + d] * (double)c->k[l][(i * c->kv_heads + h / group) * c->head + d];
+                    sum += p[i] = picture && !in ? 0 : exp(p[i] / sqrt((double)c->head));
+                }
+                for (int64_t j = 0; j < t->n; j++)
+                    seen[j * looks + l * heads + h] = p[t->at[j]] / sum;
+            }
+        for (int64_t j = 0; j < t->n; j++) {
+            qsort(seen + j * looks, (size_t)looks, sizeof *seen, downwards);
+            times[j] += t->in[s * t->n + j];
+            for (int b = 0; b < best && t->in[s * t->n + j]; b++)
+                heat[j] += seen[j * looks + b] / best;
+        }
+    }
+    for (int64_t j = 0; j < t->n; j++)
+        heat[j] /= times[j];
+    free(seen);
+    free(times);
+}
+
+static void traced(const struct trace_opts *o)
+{
+    struct vision_case   v;
+    struct vision_prompt p;
+    struct vlm_state     s = { 0 };
+    struct trace         t;
+    bool                 picture[128];
+    float                plain[1024], watched[1024];
+    vision_open(&v, "qwen2_5_vl", "f32");
+    vision_prompt_open(&v, &p, "two", true);
+    struct tensor logits = gv_scratch(&v.c.run, GV_F32, 2, DIMS(1, v.vlm->vocabulary));
+    for (int64_t i = 0; i < p.prompt.n; i++)
+        picture[i] = p.ids[i] == v.vlm->image_id;
+    assert_int_equal(gv_lm_state_open(&s.lm, v.c.device, p.prompt.n + 2, &v.c.error), GV_OK);
+    gv_vlm_prefill(&v.c.run, v.vlm, &s, &p.prompt, logits);
+    gv_vlm_step(&v.c.run, v.vlm, &s, 5, logits);
+    host_logits(&v, logits, plain);
+    gv_lm_state_close(&s.lm);
+    assert_int_equal(gv_lm_state_open(&s.lm, v.c.device, p.prompt.n + 2, &v.c.error), GV_OK);
+    assert_int_equal(gv_trace_open(&t, o, picture, p.prompt.n, 2, &v.c.error), GV_OK);
+    assert_int_equal(t.n, p.media[0].tokens + p.media[1].tokens);
+    s.lm.trace = &t;
+    for (int row = 0; row < 2; row++) {
+        struct captured c = { 0 };
+        struct tap      tap = { capture, &c };
+        double          want[128];
+        v.c.run.tap = &tap;
+        if (row)
+            gv_vlm_step(&v.c.run, v.vlm, &s, 5, logits);
+        else
+            gv_vlm_prefill(&v.c.run, v.vlm, &s, &p.prompt, logits);
+        assert_string_equal(v.c.run.err.text, "");
+        assert_int_equal(t.rows, row + 1);
+        assert_int_equal(c.keys, p.prompt.n + row);
+        brute_force(want, &c, &t);
+        for (int64_t i = 0; i < t.n; i++) /* f32 scores of up to 10, then exp: 1e-5 of the value */
+            assert_true(want[i] > 0 && fabs((double)t.heat[row * t.n + i] / want[i] - 1) < 2e-5);
+        for (int l = 0; l < c.layers; l++)
+            free(c.q[l]), free(c.k[l]);
+    }
+    v.c.run.tap = NULL;
+    assert_memory_equal(plain, host_logits(&v, logits, watched), sizeof plain);
+    gv_trace_close(&t);
+    gv_lm_state_close(&s.lm);
+    vision_close(&v);
+}
+
+static void a_trace_is_that_of_brute_force_and_changes_nothing(void **state)
+{
+    (void)state;
+    traced(&(struct trace_opts){ .best = 1000, .share = 1, .subsets = 1 }); /* the mean of all attention */
+    traced(&(struct trace_opts){ .best = 3, .share = 0.4, .subsets = 7 });
+    traced(&(struct trace_opts){ .best = 2, .share = 0.05, .subsets = 2 }); /* most tokens are in no subset but the first */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -577,6 +707,7 @@ int main(void)
         cmocka_unit_test(pages_are_those_of_the_largest_bounds),
         cmocka_unit_test(a_bound_is_never_passed),
         cmocka_unit_test(pages_for_all_keys_change_no_bit),
+        cmocka_unit_test(a_trace_is_that_of_brute_force_and_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
