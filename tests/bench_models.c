@@ -1,6 +1,7 @@
 /* bench_models dit DIR [rounds [TxHxW...]]   a transformer's whole forward on grids of latents; 1,560 and 4,680 tokens if none
  *                                            is given
- * bench_models vae DIR [rounds]              decoding 17, 81 and 161 frames of 128×128: seconds and peak of our allocations
+ * bench_models vae DIR [rounds [TxHxW...]]   decoding such grids, 8H×8W pixels and 4T-3 frames each: seconds and peak of our
+ *                                            allocations; 17, 81 and 161 frames of 128×128 if none is given
  *
  * On the device that GV_TEST_DEVICE names. DIR: a component's folder as the reference libraries save it
  * (tests/reference/bench_models.py makes both and times the same work there, bench_cuda.py on a GPU). Prints medians, the rate against that of one large product measured in the same run, and the checks of the
@@ -115,7 +116,15 @@ static void bench_forward(struct run *r, const struct dit *m, int frames, int h,
     arena_release(&r->scratch, mark);
 }
 
-/* grids: n texts "TxHxW". */
+/* "TxHxW", all positive. */
+static void read_grid(int grid[3], const char *text)
+{
+    if (sscanf(text, "%dx%dx%d", &grid[0], &grid[1], &grid[2]) == 3 && grid[0] > 0 && grid[1] > 0 && grid[2] > 0)
+        return;
+    fprintf(stderr, "bench_models: a grid is \"%s\"; expected TxHxW, positive numbers of latents\n", text);
+    exit(64);
+}
+
 static void bench_dit(struct device *d, const char *dir, int rounds, int n, char **grids)
 {
     static char *usual[] = { "1x60x104", "3x60x104" };
@@ -127,25 +136,24 @@ static void bench_dit(struct device *d, const char *dir, int rounds, int n, char
     check(gv_weights_pin(m->weights, d, false, &e), &e);
     double ceiling = product_rate(&r, m, 5 * rounds < MAX_ROUNDS ? 5 * rounds : MAX_ROUNDS);
     for (int i = 0; i < (n ? n : 2); i++) {
-        int T = 0, H = 0, W = 0;
-
-        if (sscanf(n ? grids[i] : usual[i], "%dx%dx%d", &T, &H, &W) == 3)
-            bench_forward(&r, m, T, H, W, ceiling, rounds);
+        int g[3];
+        read_grid(g, n ? grids[i] : usual[i]);
+        bench_forward(&r, m, g[0], g[1], g[2], ceiling, rounds);
     }
     gv_weights_unpin(m->weights, d, false, true);
     m->model->close(m);
     gv_run_close(&r);
 }
 
-/* Seconds of one clip of T latent frames. */
-static double decode_clip(struct run *r, const struct vae *v, int64_t T, int64_t side)
+/* Seconds of one clip of T x H x W latents. */
+static double decode_clip(struct run *r, const struct vae *v, const int grid[3])
 {
     double             began = now();
     struct vae_stream *s = v->model->stream_open(r, v, VAE_DECODE);
-    for (int64_t t = 0; t < T; t++) {
+    for (int t = 0; t < grid[0]; t++) {
         struct mark   mark = arena_mark(&r->scratch);
-        struct tensor z = noise(r, 4, DIMS(1, side / 8, side / 8, v->z)),
-                      y = gv_scratch(r, GV_F32, 4, DIMS(t ? 4 : 1, side, side, 3));
+        struct tensor z = noise(r, 4, DIMS(1, grid[1], grid[2], v->z)),
+                      y = gv_scratch(r, GV_F32, 4, DIMS(t ? 4 : 1, 8 * grid[1], 8 * grid[2], 3));
         v->model->decode(r, s, y, z);
         arena_release(&r->scratch, mark);
     }
@@ -155,25 +163,28 @@ static double decode_clip(struct run *r, const struct vae *v, int64_t T, int64_t
     return now() - began;
 }
 
-static void bench_vae(struct device *d, const char *dir, int rounds)
+static void bench_vae(struct device *d, const char *dir, int rounds, int n, char **grids)
 {
-    static const int64_t lengths[] = { 5, 21, 41 };
-    struct error         e = { 0 };
-    struct vae          *v;
+    static char *usual[] = { "5x16x16", "21x16x16", "41x16x16" };
+    struct error e = { 0 };
+    struct vae  *v;
     check(gv_vae_open(&v, dir, d, d->compute, &e), &e);
     check(gv_weights_pin(v->decoder, d, false, &e), &e);
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < (n ? n : 3); k++) {
         struct run r;
         double     t[MAX_ROUNDS];
+        int        g[3];
+        read_grid(g, n ? grids[k] : usual[k]);
         check(gv_run_open(&r, d, d->compute, (size_t)1 << 30, &e), &e);
         atomic_store(&d->peak, 0);
         for (int i = 0; i < rounds; i++)
-            t[i] = decode_clip(&r, v, lengths[k], 128);
-        int64_t frames = 1 + 4 * (lengths[k] - 1);
-        size_t  peak = atomic_load(&d->peak) - r.scratch.size + r.scratch.peak;
-        double  middle = median(t, rounds);
-        printf("vae decode %lld frames of 128x128: %.2f s, %.1f ms a frame, %.0f GFLOP/s, peak %.1f MiB\n", (long long)frames,
-               middle, middle / (double)frames * 1e3, r.flops / rounds / middle * 1e-9, (double)peak / (1 << 20));
+            t[i] = decode_clip(&r, v, g);
+        int    frames = 4 * g[0] - 3;
+        size_t peak = atomic_load(&d->peak) - r.scratch.size + r.scratch.peak;
+        double middle = median(t, rounds);
+        printf("vae decode %d frames of %dx%d: %.3f s (%.3f to %.3f), %.1f ms a frame, %.0f GFLOP/s, peak %.1f MiB\n", frames,
+               8 * g[2], 8 * g[1], middle, t[0], t[rounds - 1], middle / frames * 1e3, r.flops / rounds / middle * 1e-9,
+               (double)peak / (1 << 20));
         gv_run_close(&r);
     }
     gv_weights_unpin(v->decoder, d, false, true);
@@ -194,7 +205,7 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "dit"))
         bench_dit(d, argv[2], rounds, argc > 4 ? argc - 4 : 0, argv + 4);
     else
-        bench_vae(d, argv[2], rounds);
+        bench_vae(d, argv[2], rounds, argc > 4 ? argc - 4 : 0, argv + 4);
     gv_device_close(&d);
     return 0;
 }
