@@ -1,8 +1,8 @@
 """The models that tests/bench_models.c times, and the same work in diffusers.
 
     python bench_models.py make DIR            DIR/dit: 4 layers of Wan 1.3B; DIR/vae: Wan 2.1 in full width; bf16, random
-    python bench_models.py dit DIR [rounds]    diffusers, bf16, as many threads as cores
-    python bench_models.py vae DIR [rounds]
+    python bench_models.py dit DIR [rounds [TxHxW...]]    diffusers, bf16, as many threads as cores; grids of latents as there
+    python bench_models.py vae DIR [rounds [TxHxW...]]
 """
 import os
 import statistics
@@ -39,25 +39,32 @@ def timed(call, rounds):
     return statistics.median(times), min(times), max(times)
 
 
-def dit(folder, rounds):
+def grids(texts, usual):
+    return [tuple(map(int, text.split("x"))) for text in texts or usual]
+
+
+def dit(folder, rounds, texts):
     model = WanTransformer3DModel.from_pretrained(os.path.join(folder, "dit"), torch_dtype=torch.bfloat16).eval()
     text = torch.randn(1, 512, 4096, dtype=torch.bfloat16)
-    for frames in (1, 3):
-        x = torch.randn(1, 16, frames, 60, 104, dtype=torch.bfloat16)
-        print("diffusers dit 4 layers, %d tokens: %.3f s (%.3f to %.3f)"
-              % ((frames * 1560,) + timed(lambda: model(x, torch.tensor([500]), text, return_dict=False), rounds)), flush=True)
+    for grid in grids(texts, ("1x60x104", "3x60x104")):
+        x = torch.randn(1, 16, *grid, dtype=torch.bfloat16)
+        print("diffusers dit %d layers, %d tokens: %.4f s (%.4f to %.4f)"
+              % ((model.config.num_layers, grid[0] * grid[1] * grid[2] // 4) +
+                 timed(lambda: model(x, torch.tensor([500]), text, return_dict=False), rounds)), flush=True)
 
 
-def vae(folder, rounds):
+def vae(folder, rounds, texts):
     model = AutoencoderKLWan.from_pretrained(os.path.join(folder, "vae"), torch_dtype=torch.bfloat16).eval()
-    for frames in (5, 21):
-        z = torch.randn(1, 16, frames, 16, 16, dtype=torch.bfloat16)
-        print("diffusers vae decode %d frames of 128x128: %.2f s (%.2f to %.2f)"
-              % ((4 * frames - 3,) + timed(lambda: model.decode(z, return_dict=False), rounds)), flush=True)
+    for grid in grids(texts, ("5x16x16", "21x16x16")):
+        z = torch.randn(1, 16, *grid, dtype=torch.bfloat16)
+        print("diffusers vae decode %d frames of %dx%d: %.3f s (%.3f to %.3f)"
+              % ((4 * grid[0] - 3, 8 * grid[2], 8 * grid[1]) + timed(lambda: model.decode(z, return_dict=False), rounds)),
+              flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     kind, folder = sys.argv[1:3]
     n = int(sys.argv[3]) if len(sys.argv) > 3 else 5
-    {"make": lambda: make(folder), "dit": lambda: dit(folder, n), "vae": lambda: vae(folder, n)}[kind]()
+    {"make": lambda: make(folder), "dit": lambda: dit(folder, n, sys.argv[4:]),
+     "vae": lambda: vae(folder, n, sys.argv[4:])}[kind]()
