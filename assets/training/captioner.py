@@ -1,20 +1,21 @@
-"""The captioner: Qwen2.5-VL's layout at about four million parameters, in plain PyTorch, so that it trains where transformers is not installed. Tensors have the
+"""The captioner: Qwen2.5-VL's layout at two million parameters, in plain PyTorch, so that it trains where transformers is not installed. Tensors have the
 published names; genvid and transformers read what train_captioner.py writes (its logits equal transformers' to 1e-6).
 
 A clip is eight frames, two to a step; every block of the tower sees its whole step; tokens stand at (time, row, column) as pipelines do it. Names of the
-modules are those of the checkpoint, which is why some read oddly.
+modules are those of the checkpoint, which is why some read oddly. Three positions a second and not the published two: the steps of a clip of a second and
+a half would else share one. The sum over a clip stays in float32 under autocast; all else follows it.
 """
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-PATCH, MERGE, STEP, PACE = 14, 2, 2, 2               # pixels; patches a side of a token; frames of a step; positions a second
+PATCH, MERGE, STEP, PACE = 14, 2, 2, 3               # pixels; patches a side of a token; frames of a step; positions a second
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-VISION = dict(depth=4, hidden_size=160, num_heads=4, intermediate_size=448, out_hidden_size=192, patch_size=PATCH, temporal_patch_size=STEP, spatial_merge_size=MERGE,
+VISION = dict(depth=4, hidden_size=128, num_heads=4, intermediate_size=320, out_hidden_size=160, patch_size=PATCH, temporal_patch_size=STEP, spatial_merge_size=MERGE,
               window_size=112, fullatt_block_indexes=[0, 1, 2, 3], tokens_per_second=PACE, hidden_act="silu", in_channels=3)
-TEXT = dict(hidden_size=192, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=512, max_position_embeddings=4096, rms_norm_eps=1e-6,
+TEXT = dict(hidden_size=160, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=320, max_position_embeddings=4096, rms_norm_eps=1e-6,
             rope_theta=10000.0, hidden_act="silu", tie_word_embeddings=True)
-SECTION = (4, 10, 10)                                # of the 24 pairs of a head: time, row, column
+SECTION = (6, 7, 7)                                  # of the 20 pairs of a head: time, row, column
 
 
 class Norm(nn.Module):
@@ -23,14 +24,13 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d))
 
     def forward(self, x):
-        y = x.float()
-        return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)).type_as(x) * self.weight
+        return F.rms_norm(x.float(), x.shape[-1:], self.weight, 1e-6)
 
 
 def turn(x, cos, sin):
-    """x [B, A, N, D]; cos, sin [.., N, D/2]: pairs are halves."""
-    a, b = x.float().chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).type_as(x)
+    """x [B, A, N, D]; cos, sin [.., N, D/2], as x: pairs are halves."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 class Gated(nn.Module):
@@ -52,6 +52,7 @@ class Look(nn.Module):
 
     def forward(self, x, cos, sin):
         q, k, v = self.attn["qkv"](self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        cos, sin = cos.type_as(q), sin.type_as(q)
         y = F.scaled_dot_product_attention(turn(q, cos, sin), turn(k, cos, sin), v)
         x = x + self.attn["proj"](y.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
@@ -68,7 +69,8 @@ class Tower(nn.Module):
 
     def forward(self, x):
         """x [B, 3, T, H, W], normalised; H, W multiples of 28. Returns [B, T/2, H/28, W/28, out]."""
-        x = self.patch_embed["proj"](x).permute(0, 2, 3, 4, 1)
+        x = x.unflatten(4, (-1, PATCH)).unflatten(3, (-1, PATCH)).unflatten(2, (-1, STEP)).permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+        x = F.linear(x, self.patch_embed["proj"].weight.flatten(1)).float()             # a convolution whose windows do not overlap is a product
         B, T, h, w, d = x.shape
         rate = 10000.0 ** (-torch.arange(self.head // 4, device=x.device) * 4.0 / self.head)
         y, z = torch.meshgrid(torch.arange(h, device=x.device), torch.arange(w, device=x.device), indexing="ij")
@@ -92,6 +94,7 @@ class Layer(nn.Module):
         y, a = self.input_layernorm(x), self.self_attn
         q = a["q_proj"](y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = (a[n](y).unflatten(-1, (self.kv, -1)).transpose(1, 2).repeat_interleave(self.heads // self.kv, 1) for n in ("k_proj", "v_proj"))
+        cos, sin = cos.type_as(q), sin.type_as(q)
         y = F.scaled_dot_product_attention(turn(q, cos, sin), turn(k, cos, sin), v, is_causal=True)
         x = x + a["o_proj"](y.transpose(1, 2).flatten(2))
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -116,14 +119,22 @@ class Captioner(nn.Module):
         text = lambda n, at: (torch.arange(n) + at).expand(3, -1)
         return torch.cat([text(before, 0), clip, text(after, begin)], 1).to(device)
 
-    def forward(self, pixels, before, after, seconds):
-        """pixels as Tower; before [n] ids in front of the clip, after [B, m] behind it. Returns logits of every token behind the clip [B, m, vocabulary]."""
-        seen, table = self.visual(pixels), self.model["embed_tokens"]
+    def forward(self, seen, before, after, seconds, kept=None):
+        """seen: what the tower gives, [B, T, h, w, d]; before [n] ids in front of the clip, after [B, m] behind it; kept [B, k]: the clip's tokens that are
+        read, ascending, or all. Returns the last states of the tokens behind the clip, [B, m, d]; see say()."""
+        table, d = self.model["embed_tokens"], seen.shape[-1]
         B, T, h, w, _ = seen.shape
-        x = torch.cat([table(before).expand(B, -1, -1).type_as(seen), seen.flatten(1, 3), table(after).type_as(seen)], 1)
-        place = self.places((T, h, w), seconds, len(before), after.shape[1], x.device)
-        axis = torch.repeat_interleave(torch.arange(3), torch.tensor(SECTION)).to(x.device)
-        angle = place[axis].T * torch.tensor(self.rate, device=x.device)
+        place, n = self.places((T, h, w), seconds, len(before), after.shape[1], seen.device), len(before)
+        axis = torch.repeat_interleave(torch.arange(3), torch.tensor(SECTION)).to(seen.device)
+        angle, clip = place[axis].T * torch.tensor(self.rate, device=seen.device), seen.flatten(1, 3)
+        if kept is not None:
+            clip = clip.gather(1, kept[..., None].expand(-1, -1, d))
+            angle = torch.cat([angle[:n].expand(B, -1, -1), angle[n:n + T * h * w][kept], angle[n + T * h * w:].expand(B, -1, -1)], 1)[:, None]
+        x = torch.cat([table(before).expand(B, -1, -1).float(), clip.float(), table(after).float()], 1)
         for layer in self.model["layers"]:
             x = layer(x, angle.cos(), angle.sin())
-        return self.model["norm"](x[:, -after.shape[1]:]) @ table.weight.type_as(x).T
+        return self.model["norm"](x[:, -after.shape[1]:])
+
+    def say(self, x):
+        """States → logits of the next token."""
+        return F.linear(x, self.model["embed_tokens"].weight)

@@ -4,9 +4,9 @@ Why Unigram with edits afterwards: trained on captions alone Unigram stops early
 it has no room for "t-rex". So it learns from English lines in which the world's words are oversampled, and whatever word is still cut
 takes the place of the least likely piece. Case is folded by the normaliser (nmt_nfkc_cf), so "A Red Car" is "a red car".
 
-Writes spiece.model, and tokenizer.json for Hugging Face `tokenizers` with the same pieces, scores and byte fallback.
-Surprise: both files must cut text the same way although SentencePiece takes the longest match in the normaliser's map and `tokenizers` the shortest;
-check() compares them on the captions and on odd input and fails on any difference for plain text.
+Writes tokenizer.json for Hugging Face `tokenizers`: SentencePiece's pieces, scores and byte fallback. SentencePiece's own file is not kept: nothing reads it.
+Surprise: both must cut text the same way although SentencePiece takes the longest match in the normaliser's map and `tokenizers` the shortest;
+same() compares them on the captions and on odd input and fails on any difference for plain text, when the tokenizer is built.
 
     python3 tokenizer.py OUT_DIR --english FILE     FILE: any English text, one line a sentence (the shipped one: 60,000 WordNet glosses)
 """
@@ -59,10 +59,8 @@ def fast(model):
 
 
 def save(model, out):
-    """model: ModelProto; out: folder. Writes the four files a `tokenizer/` folder of a diffusers model holds."""
+    """model: ModelProto; out: folder. Writes the three files a `tokenizer/` folder of a diffusers model holds."""
     os.makedirs(out, exist_ok=True)
-    with open(os.path.join(out, "spiece.model"), "wb") as f:
-        f.write(model.SerializeToString())
     fast(model).save(os.path.join(out, "tokenizer.json"))
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     with open(os.path.join(out, "special_tokens_map.json"), "w") as f:
@@ -87,16 +85,21 @@ class Pieces:
 
 
 def check(out):
-    """out: folder. Fails when a word of the world is cut, or when the two files disagree."""
+    """out: folder. Fails when a word of the world is cut."""
+    t = Pieces(out)
+    for w, ids in zip(words.vocabulary() + words.function_words(), t.encode(words.vocabulary() + words.function_words())):
+        if (ids != 0).sum() != 2:                                  # itself and the end mark
+            raise SystemExit(f"{w!r} is cut into {t.t.encode(w).tokens}")
+
+
+def same(model, out):
+    """model: ModelProto; out: folder. Fails when SentencePiece and tokenizer.json disagree."""
     import sentencepiece as spm
-    slow, t = spm.SentencePieceProcessor(model_file=os.path.join(out, "spiece.model")), Pieces(out)
-    for w in words.vocabulary() + words.function_words():
-        if len(slow.encode(w)) != 1:
-            raise SystemExit(f"{w!r} is cut into {slow.encode(w, out_type=str)}")
+    slow, t = spm.SentencePieceProcessor(model_proto=model.SerializeToString()), Pieces(out)
     for text in ["A Red Car drives to the left in the city at night.", "  two   spaces ", "Zyzzyva, 1234 %!", "caf\u00e9 na\u00efve", "\u4e2d\u6587", "", "jack-o-lantern; t-rex?", "it's \u201cquoted\u201d"]:
         a, b = slow.encode(text) + [1], [i for i in t.encode([text])[0].tolist() if i]
         if a != b:
-            raise SystemExit(f"{text!r}: {a} in spiece.model, {b} in tokenizer.json")
+            raise SystemExit(f"{text!r}: {a} of SentencePiece, {b} of tokenizer.json")
 
 
 if __name__ == "__main__":
@@ -104,5 +107,7 @@ if __name__ == "__main__":
     a.add_argument("out")
     a.add_argument("--english", required=True)
     a = a.parse_args()
-    save(train(open(a.english, encoding="utf-8", errors="replace").read().splitlines()), a.out)
+    made = train(open(a.english, encoding="utf-8", errors="replace").read().splitlines())
+    save(made, a.out)
     check(a.out)
+    same(made, a.out)

@@ -186,15 +186,16 @@ class World:
 
     def render(self, records, height, width, fast=False):
         """records: dict of arrays or tensors as story.py describes, batch first. Returns (video [B, 3, T, height, width] float32 in -1..1,
-        cover [B, 2, T, height, width] float32: how much of each pixel shows the actor in that slot). fast: compiled, one shape at a time."""
+        cover [B, 2, T, height, width] float32: how much of each pixel shows the actor in that slot). fast: compiled, one shape at a time.
+        A record "at" [T] says which frames of the story these are, where they are not the first T."""
         r = {k: (torch.from_numpy(v) if isinstance(v, np.ndarray) else v).to(self.device, non_blocking=True) for k, v in records.items()}
         draw_ = draw
         if fast:
-            key = (r["act"].shape, height, width)
+            key = (r["act"].shape, height, width, "at" in r)
             if key not in self._fast:
                 self._fast[key] = torch.compile(draw, dynamic=False)
             draw_ = self._fast[key]
-        return draw_(self.sprites, self.rooms, self.tiles, self.start, r["cam"], r["act"], r["col"], r["env"], r["tint"], r["fall"], height, width)
+        return draw_(self.sprites, self.rooms, self.tiles, self.start, r["cam"], r["act"], r["col"], r["env"], r["tint"], r["fall"], height, width, r.get("at"))
 
 
 def look(buffer, base, w, h, channels, x, y, wrap_x, wrap_y):
@@ -214,7 +215,7 @@ def look(buffer, base, w, h, channels, x, y, wrap_x, wrap_y):
     return (top * (1 - fy) + low * fy) * (1 / 255)
 
 
-def draw(sprites, rooms, tiles, start, cam, act, col, env, tint, fall, H, W):
+def draw(sprites, rooms, tiles, start, cam, act, col, env, tint, fall, H, W, at=None):
     """All pixels of a batch; see World.render. Everything broadcasts to [B, T, H, W]."""
     dev, f32 = cam.device, torch.float32
     T = cam.shape[1]
@@ -231,7 +232,7 @@ def draw(sprites, rooms, tiles, start, cam, act, col, env, tint, fall, H, W):
     # the room behind
     flat = torch.sqrt(dx * dx + dz * dz)
     azimuth, height = torch.atan2(dx, dz), torch.atan2(dy, flat)
-    time = torch.arange(T, device=dev, dtype=f32)[None, :, None, None]
+    time = (torch.arange(T, device=dev, dtype=f32) if at is None else at)[None, :, None, None]
     wet = one(env[:, 4]) * torch.clamp(one(env[:, 5]) + (height < -0.005), max=1.0)
     near = torch.clamp(-height * 3, 0.15, 1.0)
     azimuth = azimuth + wet * near * torch.sin(height * 42 / near + time * 0.85)
