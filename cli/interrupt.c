@@ -7,15 +7,25 @@
 
 #include "args.h"
 
-static volatile sig_atomic_t interrupted, asks;
+static volatile sig_atomic_t interrupted, for_good, asks;
 static _Atomic(gv_session *) running;
+
+/* A signal that comes just before the read of a line begins does not end it: it is followed by alarms until one does. */
+static void follow(int number)
+{
+    (void)number;
+    if (interrupted && asks)
+        alarm(1);
+}
 
 static void on_signal(int number)
 {
-    (void)number;
     if (interrupted && !asks)
         _exit(EXIT_CANCELLED);
     interrupted = 1;
+    if (number != SIGINT)
+        for_good = 1;
+    follow(number);
     gv_session *session = atomic_load(&running);
     if (session)
         gv_session_cancel(session);
@@ -23,8 +33,10 @@ static void on_signal(int number)
 
 void cli_interrupt_catch(void)
 {
-    struct sigaction stop = { .sa_handler = on_signal }, before;
+    struct sigaction stop = { .sa_handler = on_signal }, again = { .sa_handler = follow }, before;
     sigemptyset(&stop.sa_mask);
+    sigemptyset(&again.sa_mask);
+    sigaction(SIGALRM, &again, NULL);
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup keeps its meaning */
@@ -41,11 +53,18 @@ void cli_interrupt_session(gv_session *session)
 void cli_interrupt_asking(bool asking)
 {
     asks = asking;
+    if (!asking)
+        alarm(0);
 }
 
 void cli_interrupt_forget(void)
 {
-    interrupted = 0;
+    interrupted = for_good;
+}
+
+bool cli_interrupted_for_good(void)
+{
+    return for_good != 0;
 }
 
 bool cli_interrupted(void)

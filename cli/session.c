@@ -2,7 +2,7 @@
  *
  * Settings are the options of `genvid video`, read by the same table. A clip is made in a temporary folder and is gone with the session
  * unless it is saved. Prompts that come again are not encoded again: the library's session keeps them. Ctrl-C stops a render and
- * leaves the session; Ctrl-D leaves it. */
+ * goes on with the session; Ctrl-D leaves it, and so do SIGTERM and SIGHUP. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -510,6 +510,10 @@ static void converse(struct session *s)
         cli_interrupt_asking(true);
         char *line = cli_line_read("genvid> ");
         cli_interrupt_asking(false);
+        if (cli_interrupted_for_good()) {
+            free(line);
+            break;
+        }
         if (!line && cli_interrupted()) { /* Ctrl-C throws the line away */
             putchar('\n');
             cli_interrupt_forget();
@@ -519,8 +523,10 @@ static void converse(struct session *s)
             break;
         cli_interrupt_forget();
         take_line(s, line);
-        cli_interrupt_forget();
         free(line);
+        if (cli_interrupted_for_good())
+            break;
+        cli_interrupt_forget();
     }
     if (!s->leave)
         putchar('\n');
@@ -557,9 +563,11 @@ int cli_session(void)
     cli_args_init(&s->args, cli_command_find("video"));
     cli_printer_open(&s->open.printer, &s->args);
     cli_interrupt_catch();
-    const int status = open_all(s);
-    if (status == EXIT_OK)
+    int status = open_all(s);
+    if (status == EXIT_OK) {
         converse(s);
+        status = cli_interrupted_for_good() ? EXIT_CANCELLED : EXIT_OK;
+    }
     remove_clip(s);
     if (*s->folder)
         rmdir(s->folder);

@@ -8,6 +8,7 @@
 #include "core/cpu/parallel.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -166,13 +167,17 @@ struct cpu_pool *gv_pool_open(int threads)
 
     if (!p)
         return NULL;
+    sigset_t all, before;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->wake, NULL);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* a program's signals are for its own threads */
     pthread_mutex_lock(&p->mutex); /* workers look at thread[] only through jobs, which come after this */
     for (; p->n_threads < n; p->n_threads++)
         if (pthread_create(&p->thread[p->n_threads], NULL, worker, p))
             break;
     pthread_mutex_unlock(&p->mutex);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (p->n_threads < n)
         gv_pool_close(p), p = NULL;
     return p;

@@ -25,13 +25,13 @@
 static const char *genvid, *model;
 static char        folder[256]; /* where the session runs and keeps its temporary clip */
 
-enum { SCREEN = 4 << 20, PATIENCE = 120 }; /* bytes of a whole session; seconds, for machines that are shared */
+enum { PATIENCE = 120 }; /* seconds, for machines that are shared */
 
 struct terminal {
     int    fd;
     pid_t  child;
-    char  *seen; /* all that came, zeros left out */
-    size_t n, from;
+    char  *seen; /* all that came, zeros left out: megabytes where previews are drawn as blocks */
+    size_t n, room, from;
 };
 
 static void be_genvid(const char *tty, const char *graphics)
@@ -53,8 +53,8 @@ static void be_genvid(const char *tty, const char *graphics)
 
 static struct terminal start(const char *graphics)
 {
-    struct terminal t = { .fd = posix_openpt(O_RDWR | O_NOCTTY), .seen = calloc(1, SCREEN) };
-    assert_true(t.fd >= 0 && grantpt(t.fd) == 0 && unlockpt(t.fd) == 0);
+    struct terminal t = { .fd = posix_openpt(O_RDWR | O_NOCTTY), .seen = calloc(1, 1 << 16), .room = 1 << 16 };
+    assert_true(t.seen && t.fd >= 0 && grantpt(t.fd) == 0 && unlockpt(t.fd) == 0);
     fcntl(t.fd, F_SETFD, FD_CLOEXEC); /* a child that held it would never see it closed */
     char tty[128];
     snprintf(tty, sizeof tty, "%s", ptsname(t.fd));
@@ -74,9 +74,12 @@ static bool listen_to(struct terminal *t)
     if (poll(&p, 1, PATIENCE * 1000) <= 0)
         return false;
     const ssize_t n = read(t->fd, block, sizeof block);
-    for (ssize_t i = 0; i < n && t->n < SCREEN - 1; i++)
+    if (t->n + sizeof block >= t->room)
+        assert_non_null(t->seen = realloc(t->seen, t->room *= 2));
+    for (ssize_t i = 0; i < n; i++)
         if (block[i])
             t->seen[t->n++] = block[i];
+    t->seen[t->n] = 0;
     return n > 0;
 }
 
@@ -90,11 +93,14 @@ static void give_up(struct terminal *t, const char *words)
 /* Waits for words that were not there at the last call. */
 static void expect(struct terminal *t, const char *words)
 {
-    const char *at;
-    while (!(at = strstr(t->seen + t->from, words)))
+    const size_t n = strlen(words);
+    const char  *at;
+    while (!(at = strstr(t->seen + t->from, words))) {
+        t->from = t->n > t->from + n ? t->n - n : t->from; /* seen, and not these */
         if (!listen_to(t))
             give_up(t, words);
-    t->from = (size_t)(at - t->seen) + strlen(words);
+    }
+    t->from = (size_t)(at - t->seen) + n;
 }
 
 static void type(struct terminal *t, const char *line)
@@ -103,7 +109,7 @@ static void type(struct terminal *t, const char *line)
     assert_int_equal(write(t->fd, "\r", 1), 1);
 }
 
-static void finish(struct terminal *t)
+static void finish_with(struct terminal *t, int exit_status)
 {
     const struct timespec moment = { 0, 20000000 };
     int                   status, ended = 0;
@@ -117,10 +123,15 @@ static void finish(struct terminal *t)
     if (!ended)
         give_up(t, "the end");
     assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(WEXITSTATUS(status), exit_status);
     assert_null(strstr(t->seen, "Sanitizer"));
     close(t->fd);
     free(t->seen);
+}
+
+static void finish(struct terminal *t)
+{
+    finish_with(t, 0);
 }
 
 /* Ctrl-D until it is heard: what is typed while the line editor takes the terminal over is lost. */
@@ -273,6 +284,39 @@ static void control_c_stops_the_render_and_leaves_the_session(void **state)
     finish(&t);
 }
 
+/* The prompt is printed before the line editor has the terminal and before it reads: a Ctrl-C in between is heard as well. */
+static void control_c_is_heard_at_every_moment_of_the_prompt(void **state)
+{
+    (void)state;
+    struct terminal t = start("none");
+    for (int i = 0; i < 100; i++) {
+        expect(&t, "genvid> ");
+        assert_int_equal(write(t.fd, "\003", 1), 1);
+    }
+    expect(&t, "genvid> ");
+    type(&t, ":quit");
+    finish(&t);
+}
+
+static void a_signal_to_end_is_obeyed_at_the_prompt_and_in_a_render(void **state)
+{
+    static const int signals[] = { SIGTERM, SIGHUP };
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof signals / sizeof *signals; i++) {
+        struct terminal t = start("none");
+        expect(&t, "genvid> ");
+        if (i & 1) {
+            type(&t, ":set steps 200");
+            expect(&t, "genvid> ");
+            type(&t, "a fox");
+            expect(&t, "denoise");
+        }
+        assert_int_equal(kill(t.child, signals[i / 2]), 0);
+        finish_with(&t, 130);
+    }
+    assert_int_equal(count_files("genvid-"), 0);
+}
+
 static void pictures_come_in_the_terminals_own_protocol(void **state)
 {
     static const struct {
@@ -312,6 +356,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_empty_line_takes_another_seed),
         cmocka_unit_test(mistakes_are_told_and_the_session_goes_on),
         cmocka_unit_test(control_c_stops_the_render_and_leaves_the_session),
+        cmocka_unit_test(control_c_is_heard_at_every_moment_of_the_prompt),
+        cmocka_unit_test(a_signal_to_end_is_obeyed_at_the_prompt_and_in_a_render),
         cmocka_unit_test(pictures_come_in_the_terminals_own_protocol),
     };
     if (argc != 3)

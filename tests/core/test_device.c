@@ -1,10 +1,14 @@
 /* Devices: what is refused at the door, memory counted against a budget, and the null device, which counts without having. */
 #include "core/device.h"
 
+#include <dirent.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -180,6 +184,36 @@ static void the_null_device_asks_the_real_one_about_sizes(void **state)
     gv_device_close(&d);
 }
 
+/* A program's signals are for its own threads: a read of one that waits for a line has to be the one that a Ctrl-C ends. */
+static void threads_of_the_pool_take_no_signals(void **state)
+{
+    (void)state;
+    struct device *d = open_cpu(0);
+    DIR           *tasks = opendir("/proc/self/task");
+    struct dirent *task;
+    int            others = 0;
+    if (!tasks)
+        skip();
+    while ((task = readdir(tasks))) {
+        char               path[300], line[200];
+        unsigned long long blocked = 0;
+        if (*task->d_name == '.' || atoi(task->d_name) == getpid())
+            continue;
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", task->d_name);
+        FILE *f = fopen(path, "r");
+        assert_non_null(f);
+        while (fgets(line, sizeof line, f))
+            sscanf(line, "SigBlk: %llx", &blocked);
+        fclose(f);
+        assert_true(blocked >> (SIGINT - 1) & 1);
+        assert_true(blocked >> (SIGTERM - 1) & 1);
+        others++;
+    }
+    closedir(tasks);
+    assert_int_equal(others, 1); /* of the two threads asked for, the caller is one */
+    gv_device_close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +225,7 @@ int main(void)
         cmocka_unit_test(sizes_that_wrap_around_are_refused),
         cmocka_unit_test(the_null_device_counts_and_has_nothing),
         cmocka_unit_test(the_null_device_asks_the_real_one_about_sizes),
+        cmocka_unit_test(threads_of_the_pool_take_no_signals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
