@@ -22,6 +22,7 @@ static const char *const masks[] = {
     "pooled:share=0.25",
     "pooled:share=0.1",
     "antidiagonal",
+    "exact:share=0.25",
     "chunks:share=0.25",
     "streaming",
     "vertical_slash",

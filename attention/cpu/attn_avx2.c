@@ -71,7 +71,7 @@ static void accumulate(float *acc, const uint32_t *p, const struct flash_values 
         }
 }
 
-/* 2^x for x <= 0: exactly 1 at 0, 0 at and below -126. The polynomial is attn_avx512.c's. A NaN stays one. */
+/* 2^x for x up to 100: exactly 1 at 0, 0 at and below -126. The polynomial is attn_avx512.c's. A NaN stays one. */
 static inline __m256 exp2_of(__m256 x)
 {
     const __m256 there = _mm256_cmp_ps(x, _mm256_set1_ps(-126), _CMP_NLE_UQ);
@@ -110,6 +110,18 @@ static void soften(uint32_t *words, const float *s, int rows, float *m, float *l
     }
 }
 
+static void mass(float *sum, const float *s, int rows, const float *from)
+{
+    for (int lane = 0; lane < FLASH_LANES; lane += 8) {
+        const __m256 ref = _mm256_load_ps(from + lane);
+        __m256       all = _mm256_setzero_ps();
+
+        for (int i = 0; i < rows; i++)
+            all = _mm256_add_ps(all, exp2_of(_mm256_sub_ps(_mm256_load_ps(s + i * FLASH_LANES + lane), ref)));
+        _mm256_store_ps(sum + lane, all);
+    }
+}
+
 const struct attn_inner gv_attn_avx2_f32 = {
-    .name = "avx2", .per_word = 1, .scores = scores, .soften = soften, .accumulate = accumulate
+    .name = "avx2", .per_word = 1, .scores = scores, .soften = soften, .mass = mass, .accumulate = accumulate
 };

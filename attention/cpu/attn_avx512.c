@@ -81,7 +81,7 @@ static inline __attribute__((always_inline)) void accumulate(float *acc, const u
     }
 }
 
-/* 2^x for x <= 0, exactly 1 at 0 and 0 below -200; relative error 2e-7 (minimax polynomial of degree 5 on [-1/2, 1/2]). A NaN
+/* 2^x for x up to 100, exactly 1 at 0 and 0 below -200; relative error 2e-7 (minimax polynomial of degree 5 on [-1/2, 1/2]). A NaN
  * stays one: vmaxps gives its second operand then. */
 static inline __m512 exp2_of(__m512 x)
 {
@@ -141,6 +141,24 @@ static inline __attribute__((always_inline)) void soften(uint32_t *p, const floa
         _mm512_store_ps(m, max);
         _mm512_store_ps(keep, old);
         _mm512_store_ps(l, _mm512_fmadd_ps(_mm512_load_ps(l), old, all));
+    }
+}
+
+static void mass(float *sum, const float *s, int rows, const float *from)
+{
+    for (int half = 0; half < 2; half++, s += 16, sum += 16, from += 16) {
+        const __m512 ref = _mm512_load_ps(from);
+        __m512       all[4];
+
+        for (int j = 0; j < 4; j++)
+            all[j] = _mm512_setzero_ps();
+        int i = 0;
+        for (; i + 4 <= rows; i += 4)
+            for (int j = 0; j < 4; j++)
+                all[j] = _mm512_add_ps(all[j], exp2_of(_mm512_sub_ps(_mm512_load_ps(s + (i + j) * FLASH_LANES), ref)));
+        for (; i < rows; i++)
+            all[0] = _mm512_add_ps(all[0], exp2_of(_mm512_sub_ps(_mm512_load_ps(s + i * FLASH_LANES), ref)));
+        _mm512_store_ps(sum, _mm512_add_ps(_mm512_add_ps(all[0], all[1]), _mm512_add_ps(all[2], all[3])));
     }
 }
 
@@ -281,6 +299,7 @@ const struct attn_inner gv_attn_avx512_f32 = {
     .per_word = 1,
     .scores = scores_f32,
     .soften = soften_f32,
+    .mass = mass,
     .accumulate = accumulate_f32,
     .pack_rows = pack_rows_f32,
     .finish = finish,
@@ -340,6 +359,7 @@ const struct attn_inner gv_attn_avx512_bf16 = {
     .per_word = 2,
     .scores = scores_bf16,
     .soften = soften_bf16,
+    .mass = mass,
     .accumulate = accumulate_bf16,
     .pack_rows = pack_rows_bf16,
     .pack_values = pack_values_bf16,

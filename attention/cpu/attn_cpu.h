@@ -6,7 +6,8 @@
  *   attn_flash.c   the blocked kernel's plan of work: tasks, packing, groups of keys; portable
  *   attn_avx2.c    its inner loops: f32
  *   attn_avx512.c  its inner loops: f32, and bf16 products where the processor has them
- *   scores_cpu.c   block scores, for policies that choose */
+ *   scores_cpu.c   block scores, for policies that choose
+ *   scores_flash.c the dear ones of them, with the same inner loops */
 #ifndef GV_ATTENTION_CPU_ATTN_CPU_H
 #define GV_ATTENTION_CPU_ATTN_CPU_H
 

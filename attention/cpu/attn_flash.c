@@ -72,20 +72,25 @@ static const void *row_of(const void *src, enum dtype type, int64_t stride, int6
     return (const char *)src + i * stride * (type == GV_BF16 ? 2 : 4);
 }
 
-/* K: lanes FLASH_PANEL, panel after panel. Q: lanes FLASH_LANES. Rows up to a whole panel or FLASH_LANES are zeroed. */
+void gv_flash_pack_rows(const struct attn_inner *in, uint32_t *dst, const struct flash_rows *src, int lanes)
+{
+    const int64_t steps = (src->D + in->per_word - 1) / in->per_word;
+
+    if (in->pack_rows && in->pack_rows(dst, src->data, src->type, src->stride, lanes, src->n, src->D))
+        return;
+    for (int i = 0; i < (src->n + lanes - 1) / lanes * lanes; i++) {
+        uint32_t *to = dst + i / lanes * lanes * steps + i % lanes;
+
+        for (int64_t t = 0; t < steps; t++)
+            to[t * lanes] =
+                i < src->n ? word_of(row_of(src->data, src->type, src->stride, i), src->type, in->per_word, t, src->D) : 0;
+    }
+}
+
 static void pack_rows(const struct flash *f, uint32_t *dst, const void *src, enum dtype type, int64_t stride, int lanes,
                       int rows)
 {
-    const int64_t D = f->c->q.dim[3];
-
-    if (f->in->pack_rows && f->in->pack_rows(dst, src, type, stride, lanes, rows, D))
-        return;
-    for (int i = 0; i < (rows + lanes - 1) / lanes * lanes; i++) {
-        uint32_t *to = dst + i / lanes * lanes * f->steps + i % lanes;
-
-        for (int64_t t = 0; t < f->steps; t++)
-            to[t * lanes] = i < rows ? word_of(row_of(src, type, stride, i), type, f->in->per_word, t, D) : 0;
-    }
+    gv_flash_pack_rows(f->in, dst, &(struct flash_rows){ src, type, stride, rows, f->c->q.dim[3] }, lanes);
 }
 
 /* V of up to 64 keys, from key word `at` of the block dst on; up to a whole FLASH_PANEL of keys are zeroed. */
@@ -528,20 +533,26 @@ void gv_attn_flash(struct run *r, const struct attn_call *c, const struct attn_i
     }
 }
 
-/* bf16 products where everything is bf16 and the processor has them; else f32, of the widest kind. */
+const struct attn_inner *gv_attn_inner(const struct device *d, bool bf16)
+{
+    const unsigned flags = gv_cpu_flags(d);
+
+    if (bf16 && flags & CPU_AVX512BF16)
+        return &gv_attn_avx512_bf16;
+    if (flags & CPU_AVX512)
+        return &gv_attn_avx512_f32;
+    return flags & CPU_AVX2 ? &gv_attn_avx2_f32 : NULL;
+}
+
 void gv_attn_cpu(struct run *r, const struct attn_call *c)
 {
-    const unsigned flags = gv_cpu_flags(r->device);
-    bool           bf16 = c->q.type == GV_BF16;
+    bool bf16 = c->q.type == GV_BF16;
 
     for (int i = 0; i < c->n_sources; i++)
         bf16 = bf16 && c->source[i].k.type == GV_BF16 && c->source[i].v.type == GV_BF16;
-    if (bf16 && flags & CPU_AVX512BF16)
-        gv_attn_flash(r, c, &gv_attn_avx512_bf16);
-    else if (flags & CPU_AVX512)
-        gv_attn_flash(r, c, &gv_attn_avx512_f32);
-    else if (flags & CPU_AVX2)
-        gv_attn_flash(r, c, &gv_attn_avx2_f32);
+    const struct attn_inner *inner = gv_attn_inner(r->device, bf16);
+    if (inner)
+        gv_attn_flash(r, c, inner);
     else
         gv_attn_c(r, c);
 }

@@ -1,4 +1,4 @@
-/* Between the blocked kernel's plan of work (attn_flash.c) and its inner loops (attn_avx2.c, attn_avx512.c).
+/* Between the blocked kernels' plan of work (attn_flash.c, scores_flash.c) and their inner loops (attn_avx2.c, attn_avx512.c).
  *
  * Queries lie across the lanes, keys and channels down the rows, so that maximum, sum and rescaling are lane by lane and no
  * shuffle is needed between the two products:
@@ -38,6 +38,8 @@ struct attn_inner {
     /* S is in powers of two. m, l: running maximum and sum of 32 queries; keep: what the old sum was multiplied by.
      * rows is a multiple of FLASH_PANEL; p may be s where per_word is 1. */
     void (*soften)(uint32_t *p, const float *s, int rows, float *m, float *l, float *keep);
+    /* sum[lane] = Σ 2^(s[row][lane] - from[lane]) over any number of rows; a lane whose from is +inf gets 0. */
+    void (*mass)(float *sum, const float *s, int rows, const float *from);
     /* acc = acc · keep + V·P over `panels` panels of channels, panel_words apart. */
     void (*accumulate)(float *acc, const uint32_t *p, const struct flash_values *v, int n, int64_t panels, int64_t panel_words,
                        const float *keep);
@@ -53,7 +55,23 @@ struct attn_inner {
 
 /* For processors with CPU_AVX2, CPU_AVX512, CPU_AVX512BF16. */
 extern const struct attn_inner gv_attn_avx2_f32, gv_attn_avx512_f32, gv_attn_avx512_bf16;
+/* bf16 products where everything is bf16 and the processor has them; else f32, of the widest kind; NULL: plain C. */
+const struct attn_inner *gv_attn_inner(const struct device *d, bool bf16);
+
+/* n rows of D elements, `stride` elements apart, to words. K: lanes FLASH_PANEL, panel after panel. Q: lanes FLASH_LANES. Rows
+ * up to a whole panel or FLASH_LANES are zeroed. */
+struct flash_rows {
+    const void *data;
+    enum dtype  type;
+    int64_t     stride;
+    int         n;
+    int64_t     D;
+};
+void gv_flash_pack_rows(const struct attn_inner *in, uint32_t *dst, const struct flash_rows *src, int lanes);
 
 void gv_attn_flash(struct run *r, const struct attn_call *c, const struct attn_inner *inner);
+
+/* scores_flash.c: scores.h's exact mass (stride 1, lse) and antidiagonal sums (lse absent). */
+void gv_score_flash(struct run *r, const struct score_call *c, int stride, struct tensor lse, const struct attn_inner *inner);
 
 #endif

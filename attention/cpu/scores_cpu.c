@@ -1,9 +1,10 @@
 /* Block scores on the CPU: portable C, a task per query tile of one head. Sums run in eight lanes so that a compiler can use
- * its vectors; the order is fixed, and so are the bits. Contracts: attention/scores.h. */
+ * its vectors; the order is fixed, and so are the bits. The two that take as many products as attention itself, antidiagonal and
+ * exact, are the reference here and run in scores_flash.c where there are vectors. Contracts: attention/scores.h. */
 #include <math.h>
 #include <stdatomic.h>
 
-#include "attention/cpu/attn_cpu.h"
+#include "attention/cpu/attn_flash.h"
 #include "core/cpu/parallel.h"
 
 struct scoring {
@@ -238,19 +239,32 @@ void gv_score_pooled_cpu(struct run *r, const struct score_call *c, struct tenso
     run_tiles(r, &s, 3 * c->q.dim[3]);
 }
 
+static const struct attn_inner *inner_of(const struct run *r, const struct score_call *c)
+{
+    return gv_attn_inner(r->device, c->q.type == GV_BF16 && c->k.type == GV_BF16);
+}
+
 void gv_score_antidiagonal_cpu(struct run *r, const struct score_call *c, int stride)
 {
-    struct scoring s = { .c = c, .stride = stride, .tile = antidiagonal_tile };
-    const int64_t  folds = (c->k.dim[1] + stride - 1) / stride;
+    struct scoring           s = { .c = c, .stride = stride, .tile = antidiagonal_tile };
+    const struct attn_inner *inner = inner_of(r, c);
+    const int64_t            folds = (c->k.dim[1] + stride - 1) / stride;
 
-    run_tiles(r, &s, (GV_TILE_Q + 1) * c->q.dim[3] + (GV_TILE_Q / stride) * folds);
+    if (inner)
+        gv_score_flash(r, c, stride, (struct tensor){ 0 }, inner);
+    else
+        run_tiles(r, &s, (GV_TILE_Q + 1) * c->q.dim[3] + (GV_TILE_Q / stride) * folds);
 }
 
 void gv_score_exact_cpu(struct run *r, const struct score_call *c, struct tensor lse)
 {
-    struct scoring s = { .c = c, .lse = lse, .tile = exact_tile };
+    struct scoring           s = { .c = c, .lse = lse, .tile = exact_tile };
+    const struct attn_inner *inner = inner_of(r, c);
 
-    run_tiles(r, &s, (GV_TILE_Q + 1) * c->q.dim[3]);
+    if (inner)
+        gv_score_flash(r, c, 1, lse, inner);
+    else
+        run_tiles(r, &s, (GV_TILE_Q + 1) * c->q.dim[3]);
 }
 
 /* ---- lines ---- */

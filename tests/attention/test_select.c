@@ -136,16 +136,22 @@ struct scored {
     struct score_call c;
 };
 
-static void scored_make(struct scored *s, int Nq, int Nk, int A, int A_kv, int D, int block, uint64_t *at)
+static void scored_make_on(struct device *d, enum dtype type, struct scored *s, int Nq, int Nk, int A, int A_kv, int D,
+                           int block, uint64_t *at)
 {
     struct error e = { 0 };
 
     memset(s, 0, sizeof *s);
-    assert_int_equal(gv_run_open(&s->r, device, GV_F32, 64 << 20, &e), GV_OK);
-    s->c.q = case_tensor(&s->k, GV_F32, 4, DIMS(2, Nq, A, D), at);
-    s->c.k = case_tensor(&s->k, GV_F32, 4, DIMS(2, Nk, A_kv, D), at);
+    assert_int_equal(gv_run_open(&s->r, d, type, 64 << 20, &e), GV_OK);
+    s->c.q = case_tensor(&s->k, type, 4, DIMS(2, Nq, A, D), at);
+    s->c.k = case_tensor(&s->k, type, 4, DIMS(2, Nk, A_kv, D), at);
     s->c.score = case_tensor(&s->k, GV_F32, 4, DIMS(2, A, (Nq + 127) / 128, (Nk + block - 1) / block), NULL);
     s->c.block = block;
+}
+
+static void scored_make(struct scored *s, int Nq, int Nk, int A, int A_kv, int D, int block, uint64_t *at)
+{
+    scored_make_on(device, GV_F32, s, Nq, Nk, A, A_kv, D, block, at);
 }
 
 static void scored_free(struct scored *s)
@@ -226,72 +232,126 @@ static void pooled_scores_are_those_of_means(void **state)
     scored_free(&s);
 }
 
+/* Every score against want, and the sum of each row. f64 from the values that the kernel was given, so that bf16 is held to the
+ * same limit: its products are exact in f32. */
+static void expect_scores(const struct scored *s, int64_t b, int64_t h, int64_t tile, const double *want)
+{
+    double all = 0;
+
+    for (int64_t i = 0; i < s->c.score.dim[3]; i++) {
+        assert_true(fabs((double)get(s->c.score, b, h, tile, i) - want[i]) < 1e-5);
+        all += (double)get(s->c.score, b, h, tile, i);
+    }
+    assert_true(fabs(all - 1) < 1e-5);
+}
+
+static void antidiagonal_of_a_tile(const struct scored *s, int stride, int64_t b, int64_t h, int64_t tile)
+{
+    const int64_t Nk = s->c.k.dim[1], rows = end_of(tile, 128, s->c.q.dim[1]) - tile * 128;
+    const int64_t folds = (Nk + stride - 1) / stride, n = (rows + stride - 1) / stride;
+    double       *p = malloc((size_t)folds * sizeof *p), want[16] = { 0 };
+
+    for (int64_t u = 0; u < n; u++) {
+        double max = -INFINITY, all = 0;
+        for (int64_t w = 0; w < folds; w++) {
+            p[w] = 0;
+            for (int64_t i = 0; i < stride; i++)
+                if (u * stride + stride - 1 - i < rows && w * stride + i < Nk)
+                    p[w] += product(s, b, h, tile * 128 + u * stride + stride - 1 - i, w * stride + i) / stride;
+            max = fmax(max, p[w]);
+        }
+        for (int64_t w = 0; w < folds; w++)
+            all += exp(p[w] - max);
+        for (int64_t w = 0; w < folds; w++)
+            want[w * stride / s->c.block] += exp(p[w] - max) / all / (double)n;
+    }
+    expect_scores(s, b, h, tile, want);
+    free(p);
+}
+
+static void exact_of_a_tile(const struct scored *s, int64_t b, int64_t h, int64_t tile)
+{
+    const int64_t Nk = s->c.k.dim[1], end = end_of(tile, 128, s->c.q.dim[1]);
+    double        want[16] = { 0 };
+
+    for (int64_t q = tile * 128; q < end; q++) {
+        double sum = 0, part[16] = { 0 };
+        for (int64_t k = 0; k < Nk; k++) {
+            const double e = exp(product(s, b, h, q, k));
+            sum += e;
+            part[k / s->c.block] += e;
+        }
+        for (int i = 0; i < 16; i++)
+            want[i] += part[i] / sum / (double)(end - tile * 128);
+    }
+    expect_scores(s, b, h, tile, want);
+}
+
+/* Sizes that meet every kind of end: of a block, a panel of keys, a strip of queries, a fold. The last is an odd head size. */
+static const struct {
+    int Nq, Nk, A, A_kv, D, block;
+} ends[] = { { 200, 301, 2, 1, 12, 128 }, { 400, 200, 4, 2, 20, 64 }, { 130, 77, 2, 2, 7, 64 }, { 1, 1, 1, 1, 4, 64 } };
+
+/* stride 0: exact. The whole of every score is the same on one thread and on three. */
+static void dear_scores(const char *level, enum dtype type, int stride)
+{
+    for (int i = 0; i < 4; i++) {
+        struct tensor before = { 0 };
+        for (int threads = 1; threads <= 3; threads += 2) {
+            struct device *d;
+            struct scored  s;
+            uint64_t       at = seed;
+            if (!level_open(&d, level, threads))
+                return;
+            scored_make_on(d, type, &s, ends[i].Nq, ends[i].Nk, ends[i].A, ends[i].A_kv, ends[i].D, ends[i].block, &at);
+            const int64_t *dim = s.c.q.dim, tiles = s.c.score.dim[2];
+            memset(s.c.score.data, 0xff, gv_tensor_bytes(s.c.score)); /* nothing may be left as it was */
+            struct tensor lse = case_tensor(&s.k, GV_F32, 3, DIMS(2, dim[2], dim[1]), NULL),
+                          o = case_tensor(&s.k, type, 4, dim, NULL);
+            if (stride) {
+                gv_score_antidiagonal(&s.r, &s.c, stride);
+            } else {
+                gv_attention(&s.r,
+                             &(struct attn_call){
+                                 .q = s.c.q, .n_sources = 1, .source[0] = { .k = s.c.k, .v = s.c.k }, .out = { o, lse } });
+                gv_score_exact(&s.r, &s.c, lse);
+            }
+            for (int64_t j = 0; threads == 1 && j < 2 * dim[2] * tiles; j++)
+                if (stride)
+                    antidiagonal_of_a_tile(&s, stride, j / tiles / dim[2], j / tiles % dim[2], j % tiles);
+                else
+                    exact_of_a_tile(&s, j / tiles / dim[2], j / tiles % dim[2], j % tiles);
+            if (threads == 1) {
+                before = s.c.score;
+                before.data = malloc(gv_tensor_bytes(before));
+                memcpy(before.data, s.c.score.data, gv_tensor_bytes(before));
+            } else {
+                assert_memory_equal(before.data, s.c.score.data, gv_tensor_bytes(before));
+                free(before.data);
+            }
+            scored_free(&s);
+            gv_device_close(&d);
+        }
+    }
+}
+
 static void antidiagonal_scores_are_those_of_folded_rows(void **state)
 {
     (void)state;
-    for (int stride = 1; stride <= 16; stride *= 4) {
-        struct scored s;
-        uint64_t      at = seed;
-        scored_make(&s, 200, 301, 2, 1, 12, 128, &at);
-        gv_score_antidiagonal(&s.r, &s.c, stride);
-        const int64_t folds = (301 + stride - 1) / stride;
-        double       *p = malloc((size_t)folds * sizeof *p);
-        for (int64_t t = 0; t < 2; t++) {
-            const int64_t rows = end_of(t, 128, 200) - t * 128, n = (rows + stride - 1) / stride;
-            double        want[3] = { 0 };
-            for (int64_t u = 0; u < n; u++) {
-                double max = -INFINITY, all = 0;
-                for (int64_t w = 0; w < folds; w++) {
-                    p[w] = 0;
-                    for (int64_t i = 0; i < stride; i++)
-                        if (u * stride + stride - 1 - i < rows && w * stride + i < 301)
-                            p[w] += product(&s, 1, 1, t * 128 + u * stride + stride - 1 - i, w * stride + i) / stride;
-                    max = fmax(max, p[w]);
-                }
-                for (int64_t w = 0; w < folds; w++)
-                    all += exp(p[w] - max);
-                for (int64_t w = 0; w < folds; w++)
-                    want[w * stride / 128] += exp(p[w] - max) / all / (double)n;
-            }
-            for (int64_t i = 0; i < 3; i++)
-                assert_true(fabs((double)get(s.c.score, 1, 1, t, i) - want[i]) < 1e-5);
+    for (int l = 0; l < 4; l++)
+        for (int stride = 1; stride <= 64; stride *= stride < 4 ? 4 : 2) {
+            dear_scores(levels[l], GV_F32, stride);
+            dear_scores(levels[l], GV_BF16, stride);
         }
-        free(p);
-        scored_free(&s);
-    }
 }
 
 static void exact_scores_are_the_softmax_summed_over_blocks(void **state)
 {
-    struct scored s;
-    uint64_t      at = seed;
-
     (void)state;
-    scored_make(&s, 200, 301, 4, 2, 12, 64, &at);
-    struct tensor lse = case_tensor(&s.k, GV_F32, 3, DIMS(2, 4, 200), NULL),
-                  o = case_tensor(&s.k, GV_F32, 4, DIMS(2, 200, 4, 12), NULL);
-    gv_attention(&s.r,
-                 &(struct attn_call){ .q = s.c.q, .n_sources = 1, .source[0] = { .k = s.c.k, .v = s.c.k }, .out = { o, lse } });
-    gv_score_exact(&s.r, &s.c, lse);
-    for (int64_t t = 0; t < 2; t++) {
-        double rows = (double)(end_of(t, 128, 200) - t * 128), all = 0;
-        for (int64_t i = 0; i < 5; i++) {
-            double want = 0;
-            for (int64_t q = t * 128; q < end_of(t, 128, 200); q++) {
-                double sum = 0, part = 0;
-                for (int64_t k = 0; k < 301; k++) {
-                    const double e = exp(product(&s, 1, 3, q, k));
-                    sum += e;
-                    part += k / 64 == i ? e : 0;
-                }
-                want += part / sum / rows;
-            }
-            assert_true(fabs((double)get(s.c.score, 1, 3, t, i) - want) < 1e-5);
-            all += (double)get(s.c.score, 1, 3, t, i);
-        }
-        assert_true(fabs(all - 1) < 1e-5);
+    for (int l = 0; l < 4; l++) {
+        dear_scores(levels[l], GV_F32, 0);
+        dear_scores(levels[l], GV_BF16, 0);
     }
-    scored_free(&s);
 }
 
 static void line_scores_are_the_softmax_by_column_and_distance(void **state)
