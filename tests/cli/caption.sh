@@ -9,7 +9,7 @@ cp "$golden/picture.png" a.png
 cp a.png b.png
 printf 'not a picture' > c.png
 question=$(sed 's/.*"question": "\([^"]*\)".*/\1/' "$golden/request.json")
-run="--model $model --precision f32 --tokens 48"
+run="--model $model --precision f32 --tokens 64"
 
 # one picture: the golden's text, as JSON and as it is
 # shellcheck disable=SC2086 # words
@@ -25,7 +25,7 @@ want = json.load(open(sys.argv[1], encoding="utf-8"))
 sys.exit(got["text"] != want["text"] or got["report"]["tokens"] != want["new"])' "$golden/request.json"
 fi
 # shellcheck disable=SC2086
-expect 0 '12 tokens of picture, 48 of text' caption a.png $run --question "$question"
+expect 0 '12 tokens of picture, 64 of text' caption a.png $run --question "$question"
 cp .out one.txt
 hold 'no control characters' sh -c '! LC_ALL=C grep -q "[[:cntrl:]]" one.txt'
 

@@ -454,7 +454,7 @@ static void what_cannot_be_is_refused_in_words(void **state)
     const gv_caption_request good = o.request;
     o.request.max_tokens = 5000;
     refused(&o, GV_ERR_ARGUMENT,
-            "12 tokens of pictures, 55 of words around them and max_tokens 5000 are 5067 tokens; the model was made for 4096");
+            "12 tokens of pictures, 61 of words around them and max_tokens 5000 are 5073 tokens; the model was made for 4096");
     o.request = good, o.request.max_tokens = -1;
     refused(&o, GV_ERR_ARGUMENT, "max_tokens is -1");
     o.request = good, o.request.media_count = 0;

@@ -3,7 +3,7 @@ decoder, greedy text, and a whole caption with the checkpoint's chat template.
 
 llava_onevision/io.safetensors
     sizes                [n, 5]    height, width, and with the published sizes what a picture is brought to and how many tokens it makes
-    wide.patches         [75, 588] picture "wide" in three tiles, 25 patches each; in a row channel, line, column
+    wide.patches         [25, 588] picture "wide" in three tiles, 25 patches each, every third; in a row channel, line, column
     wide.embed, .layer1..2 [75, 144], .projected [75, 64]
     wide.merged, big.merged, a.merged, clip.merged   the tokens: tiled (75 and more), shrunk ("big"), one of two, three frames
     {p}.ids, .tokens, .margin, .logits               p = wide, big, two, clip
@@ -177,7 +177,7 @@ def caption(path, full):
         talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
         text = t.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
         ids = t(text.replace("<image>", "<image>" * n), add_special_tokens=False)["input_ids"]
-        tokens, margin = greedy(full, ids, call, 48)
+        tokens, margin = greedy(full, ids, call, NEW)
         tried.append((not [i for i in tokens.tolist() if i in (1000, 1006)], margin, question, ids, tokens))
     _, margin, question, ids, tokens = max(tried, key=lambda x: x[:2])
     Image.fromarray(picture("wide")).save(os.path.join(path, "picture.png"), optimize=True)
@@ -186,7 +186,7 @@ def caption(path, full):
     with open(os.path.join(path, "generation_config.json"), "w") as f:
         json.dump({"eos_token_id": [1006, 1000]}, f, indent=2)
     with open(os.path.join(path, "request.json"), "w") as f:
-        json.dump({"question": question, "new": 48, "text": t.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)}, f)
+        json.dump({"question": question, "new": NEW, "text": t.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)}, f)
     return {"caption.ids": torch.tensor(ids), "caption.margin": torch.tensor([margin])}
 
 
@@ -208,7 +208,7 @@ if __name__ == "__main__":
     io = {"sizes": sizes()}
     call = call_of("wide")
     tiles = call["pixel_values"][0]
-    io["wide.patches"] = tiles.reshape(-1, 3, 5, 14, 5, 14).permute(0, 2, 4, 1, 3, 5).reshape(-1, 588)
+    io["wide.patches"] = tiles.reshape(-1, 3, 5, 14, 5, 14).permute(0, 2, 4, 1, 3, 5).reshape(-1, 588)[::3]
     kept, low = tower(full, call), tower(half, call)
     for k, x in kept.items():
         io["wide." + k] = x

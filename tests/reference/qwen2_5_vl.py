@@ -5,7 +5,7 @@ whose config is flat, one (qwen2_5_vl_hd128) with the published heads: 80 in the
 qwen2_5_vl/io.safetensors
     sizes                     [n, 6]     height, width, least pixels, most pixels, and what smart_resize answers (0, 0: refused)
     picture.size              [2]        height, width; its bytes are floor(fill("picture", [h, w, 3], 0.5, 0.5) * 256)
-    picture.patches           [48, 1176] what the processor makes of it (grid 1, 6, 8)
+    picture.patches           [48, 588]  what the processor makes of it (grid 1, 6, 8), the first of a patch's two equal frames: channel, line, column
     {g}.grid                  [3]        g = a, b, c, d; patches are fill("patches.g", [n, 1176]), those of a are the picture's
     {g}.embed, .block0..3     [n, 64]    in the order of the patches, not in that of the windows
     {g}.merged                [n/4, 64]
@@ -31,7 +31,7 @@ import common
 from common import Tap, default_rule, error, fill, filled, folder, write_io
 
 IMAGE, VIDEO, START, END, VOCAB = 1001, 1002, 1003, 1004, 1024
-GRIDS = {"a": (1, 6, 8), "b": (1, 8, 8), "c": (2, 6, 8), "d": (1, 10, 12)}
+GRIDS = {"a": (1, 6, 8), "b": (1, 4, 8), "c": (2, 4, 6), "d": (1, 6, 6)}
 
 
 def config(tied, wide=False):
@@ -225,7 +225,9 @@ if __name__ == "__main__":
     path = folder("qwen2_5_vl")
     full, half = build(False, path)
     processor.save_pretrained(path)
-    io = {"sizes": sizes(), "picture.size": torch.tensor(picture().shape[:2]), "picture.patches": PATCHES}
+    frames = PATCHES.reshape(48, 3, 2, 196)
+    assert torch.equal(frames[:, :, 0], frames[:, :, 1])
+    io = {"sizes": sizes(), "picture.size": torch.tensor(picture().shape[:2]), "picture.patches": frames[:, :, 0].reshape(48, 588)}
     for g, grid in GRIDS.items():
         io[g + ".grid"] = torch.tensor(grid)
         kept, low = tower(full, g), tower(half, g)
@@ -244,12 +246,12 @@ if __name__ == "__main__":
     processor.save_pretrained(path)
     flatten(os.path.join(path, "config.json"))
     io = {}
-    prompts(io, full, half, ("picture",), 32)
+    prompts(io, full, half, ("picture",), 64)
     write_io(path, io)
 
     path = folder("qwen2_5_vl_hd128")
     full, half = build(False, path, True)
     processor.save_pretrained(path)
     io = {}
-    prompts(io, full, half, ("picture", "two"), 32)
+    prompts(io, full, half, ("picture", "two"), 64)
     write_io(path, io)

@@ -27,7 +27,7 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 QUESTIONS = ["What is in the picture?", "Describe this image.", "Who is there, and what do they do?", "Which colours are seen?",
              "Is it day or night?", "What happens here?"]
-NEW = 48
+NEW = 64
 
 
 def tokenizer(path):

@@ -7,7 +7,7 @@ loss (FFV1, RGB), so that both sides see the same pixels; its seconds a grid ste
     sizes     [n, 5]  height, width, frames of a clip, and what they are brought to within the reference's default limits
     sampled   [n, 6]  frames, frames a second, wanted a second; and how many are looked at, the index at a third, the last index
     frames    [4]     indices of the frames of clip.mkv that are looked at; seconds [1] a grid step; grid [3]
-    patches   [n, 1176]; ids [n] (placeholders in their number); tokens, margin
+    patches   [n/4, 1176], every fourth; ids [n] (placeholders in their number); tokens, margin
 """
 import json
 import os
@@ -23,7 +23,7 @@ import qwen2_5_vl as base
 import qwen2_5_vl_caption as still
 from common import fill, folder, write_io
 
-TOTAL, FPS, H, W, NEW = 30, 12, 61, 90, 48
+TOTAL, FPS, H, W, NEW = 30, 12, 61, 90, 64
 QUESTIONS = still.QUESTIONS + ["What moves?", "Describe this video.", "How many are there?"]
 
 
@@ -105,4 +105,4 @@ if __name__ == "__main__":
     with open(os.path.join(path, "request.json"), "w") as f:
         json.dump({"question": question, "new": NEW, "text": t.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)}, f)
     write_io(path, {"sizes": sizes(), "sampled": sampled(), "frames": index, "seconds": torch.tensor([seconds]), "grid": made["video_grid_thw"][0],
-                    "patches": made["pixel_values_videos"], "ids": torch.tensor(ids), "tokens": tokens, "margin": torch.tensor([margin])})
+                    "patches": made["pixel_values_videos"][::4], "ids": torch.tensor(ids), "tokens": tokens, "margin": torch.tensor([margin])})

@@ -6,7 +6,7 @@ layers 1 and 2 of 3 with the positions of the whole prompt, text recomputed toke
     score    [80]   importance of each token of picture "wide", newlines 1
     place    [n]    tokens that the first stage leaves; depth [n]: drops that each outlives
     merged   [n, 64] their features
-    logits   [1024] of the first token; tokens [32], margin
+    logits   [1024] of the first token; tokens [64], margin
 """
 import math
 
@@ -16,7 +16,7 @@ import torch
 import llava_onevision as llava
 from common import folder, write_io
 
-KEEP, CELL, SINK, ENTROPY, NEW = (0.5, 0.7, 0.6), 2.5, 1.3, 0.2, 32
+KEEP, CELL, SINK, ENTROPY, NEW = (0.5, 0.7, 0.6), 2.5, 1.3, 0.2, 64
 DROPS = (1, 2)
 SIDE = 5
 

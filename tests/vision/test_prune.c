@@ -210,7 +210,7 @@ static int64_t ids_of(struct golden *g, const char *name, int32_t *ids)
     return n;
 }
 
-/* The importance, what is left and where, and 32 tokens of text with fewer keys in deeper layers. */
+/* The importance, what is left and where, and 64 tokens of text with fewer keys in deeper layers. */
 static void a_pruned_model_equals_the_papers_steps_around_transformers(void **state)
 {
     (void)state;
