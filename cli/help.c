@@ -43,7 +43,8 @@ static const char EXIT_TEXT[] =
 static const char FILES_TEXT[] =
     "The model is the folder given with --model, else the one in $GENVID_MODEL, else the installed share/genvid/models, else "
     "assets/models beside the build folder. It has the diffusers layout (model_index.json and a folder for each part), with "
-    "genvid.json for what that layout cannot say.\n";
+    "genvid.json for what that layout cannot say. genvid caption takes the folder of a captioning model in the layout of "
+    "transformers, or that of a video model with one in its folder captioner, as the shipped one has.\n";
 
 static const char SESSION_TEXT[] =
     "`genvid` with no arguments, on a terminal, keeps the model loaded and reads lines. A line is a prompt and becomes a clip; "

@@ -56,12 +56,17 @@ int cli_open_engine(struct cli_open *c, const struct cli_args *a)
 
 /* ---- the default model --------------------------------------------------------------------------------------------- */
 
-static bool holds_model(const char *dir)
+static bool holds(const char *dir, const char *name)
 {
     char        file[CLI_PATH + 32];
     struct stat st;
-    snprintf(file, sizeof file, "%s/model_index.json", dir);
+    snprintf(file, sizeof file, "%s/%s", dir, name);
     return stat(file, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static bool holds_video_model(const char *dir)
+{
+    return holds(dir, "model_index.json");
 }
 
 /* Folder of this program, without the slash; "" if the system does not say. */
@@ -79,7 +84,7 @@ static bool try_dir(struct cli_open *c, const char *program, const char *relativ
     char       dir[CLI_PATH];
     const int  n     = snprintf(dir, sizeof dir, "%s/%s", program, relative);
     char      *whole = n > 0 && (size_t)n < sizeof dir ? realpath(dir, NULL) : NULL;
-    const bool fits  = whole && holds_model(whole) && strlen(whole) < sizeof c->dir;
+    const bool fits  = whole && holds_video_model(whole) && strlen(whole) < sizeof c->dir;
     if (fits)
         strcpy(c->dir, whole);
     free(whole);
@@ -108,14 +113,42 @@ int cli_find_model(struct cli_open *c, const char *path)
                     program);
 }
 
+/* A video model carries the captioner that knows its world in its own folder. */
+static int find_captioner(struct cli_open *c, const char *path)
+{
+    static const char part[] = "/captioner";
+    const int         status = cli_find_model(c, path);
+    const size_t      n      = strlen(c->dir);
+    if (status != EXIT_OK || !holds_video_model(c->dir))
+        return status;
+    if (n + sizeof part <= sizeof c->dir)
+        memcpy(c->dir + n, part, sizeof part);
+    if (holds(c->dir, "config.json"))
+        return EXIT_OK;
+    c->dir[n] = 0;
+    return cli_fail(&c->printer, EXIT_MODEL,
+                    "no captioner: \"%s\" is a video model and has none in its folder captioner; give one with --model DIR "
+                    "(Qwen2.5-VL, Qwen2-VL or LLaVA-OneVision)",
+                    c->dir);
+}
+
+static int load(struct cli_open *c)
+{
+    char            why[1024] = "";
+    const gv_status st        = gv_model_load(c->engine, c->dir, &c->model, why, sizeof why);
+    return st == GV_OK ? EXIT_OK : cli_fail(&c->printer, load_exit(st), "%s", why);
+}
+
 int cli_open_model(struct cli_open *c, const char *path)
 {
-    char      why[1024] = "";
-    const int status    = cli_find_model(c, path);
-    if (status != EXIT_OK)
-        return status;
-    const gv_status st = gv_model_load(c->engine, c->dir, &c->model, why, sizeof why);
-    return st == GV_OK ? EXIT_OK : cli_fail(&c->printer, load_exit(st), "%s", why);
+    const int status = cli_find_model(c, path);
+    return status == EXIT_OK ? load(c) : status;
+}
+
+int cli_open_captioner(struct cli_open *c, const char *path)
+{
+    const int status = find_captioner(c, path);
+    return status == EXIT_OK ? load(c) : status;
 }
 
 int cli_open_session(struct cli_open *c)

@@ -29,6 +29,16 @@ expect 0 '12 tokens of picture, 64 of text' caption a.png $run --question "$ques
 cp .out one.txt
 hold 'no control characters' sh -c '! LC_ALL=C grep -q "[[:cntrl:]]" one.txt'
 
+# a video model's own captioner; one that has none is named
+mkdir -p family
+echo '{}' > family/model_index.json
+expect 69 'no captioner: "family" is a video model and has none in its folder captioner' caption a.png --model family
+GENVID_MODEL=family expect 69 'no captioner: "family" is a video model' caption a.png
+cp -r "$model" family/captioner
+# shellcheck disable=SC2086
+expect 0 '' caption a.png $run --model family --question "$question" -q
+hold "the family's captioner" cmp -s .out one.txt
+
 # several: each behind its name, as it would be alone; a bad one is said and the rest go on
 # shellcheck disable=SC2086
 expect 65 'c.png' caption a.png c.png b.png $run --question "$question" -q
