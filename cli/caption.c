@@ -312,7 +312,7 @@ static void say_pruned(struct caption *c, const json_t *report)
             (long long)json_integer_value(json_array_get(json_object_get(p, "layers"), 1)),
             json_is_true(json_object_get(p, "published"))
                 ? ""
-                : " (published for LLaVA-OneVision of 28 layers; for other models and depths our own extension)");
+                : " (published are 50, 25 and 10 for LLaVA-OneVision of 28 layers; other settings, models and depths are our own extension)");
     if (json_object_get(p, "likeness"))
         cli_say(
             &c->open.printer, "receipt: the first token's logits are alike by %.6f (cosine); keys and values %.2f of %.2f MiB",

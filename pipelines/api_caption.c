@@ -136,7 +136,7 @@ static json_t *prune_json(const struct caption_job *job, const struct caption_re
     json_t *o = json_pack("{s:[I,I,I,I], s:[i,i], s:f, s:b}", "tokens", (json_int_t)p->pruned[0], (json_int_t)p->pruned[1],
                           (json_int_t)p->pruned[2], (json_int_t)p->pruned[3], "layers", gv_prune_layer(0, c->layers),
                           gv_prune_layer(1, c->layers), "budget", gv_prune_budget(&job->prune, c->layers), "published",
-                          !strcmp(job->model->vlm->model->name, "llava-onevision") && c->layers == 28);
+                          !strcmp(job->model->vlm->model->name, "llava-onevision") && c->layers == 28 && gv_prune_published(&job->prune));
     if (o && job->receipt) {
         json_object_set_new(o, "likeness", json_real(p->likeness));
         json_object_set_new(o, "whole_prompt_kept_bytes", json_integer((json_int_t)p->whole_bytes));

@@ -70,6 +70,20 @@ gv_status gv_prune_parse(struct prune_opts *o, const char *text, struct error *e
     return check(o, e);
 }
 
+bool gv_prune_published(const struct prune_opts *o)
+{
+    bool found = false;
+    for (int i = 0; i < PRESETS; i++) {
+        const struct prune_opts *p = &presets[i].opts;
+        bool                     same = o->cell == p->cell && o->importance.sink == p->importance.sink &&
+                    o->importance.entropy == p->importance.entropy;
+        for (int k = 0; k <= GV_PRUNE_DROPS; k++)
+            same = same && o->keep[k] == p->keep[k];
+        found = found || same;
+    }
+    return found;
+}
+
 int gv_prune_layer(int drop, int layers)
 {
     return (int)nearbyint((drop + 1) * 9.0 / 28 * layers);

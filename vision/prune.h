@@ -17,6 +17,8 @@ struct prune_opts {
 /* "50", "25", "10": the published settings for LLaVA-OneVision-7B; or "keep=R1/R2/R3,cell=A,sink=T,entropy=W", each with a default of
  * "25"'s. Errors: ARGUMENT, in words. */
 gv_status gv_prune_parse(struct prune_opts *o, const char *text, struct error *e);
+/* Whether these are the published settings of "50", "25" or "10", however they were written. */
+bool gv_prune_published(const struct prune_opts *o);
 /* The layer before which a drop takes place: 9 and 18 of 28, and in proportion for other depths. */
 int gv_prune_layer(int drop, int layers);
 /* Mean share of picture tokens over the layers. */

@@ -483,6 +483,136 @@ static void what_cannot_be_is_refused_in_words(void **state)
     close_all(&o);
 }
 
+/* ---- media that are broken ---- */
+
+/* A file of the folder with `bytes` of src, byte `at` of it changed; at < 0: none. */
+static const char *spoilt(char out[512], const char *name, const char *src, size_t bytes, long at)
+{
+    char  path[512], *data = malloc(1 << 20);
+    FILE *f = fopen(src, "rb");
+    assert_non_null(f);
+    const size_t n = fread(data, 1, 1 << 20, f);
+    fclose(f);
+    if (at >= 0)
+        data[at] ^= 0x55;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    f = fopen(path, "wb");
+    assert_non_null(f);
+    fwrite(data, 1, bytes < n ? bytes : n, f);
+    fclose(f);
+    free(data);
+    return strcpy(out, path);
+}
+
+/* Big-endian 32-bit field of a PNG's header. */
+static void write_header(const char *path, long at, uint32_t value)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, at, SEEK_SET);
+    for (int shift = 24; shift >= 0; shift -= 8)
+        fputc((int)(value >> shift & 255), f);
+    fclose(f);
+}
+
+static void absurd_and_broken_pictures_are_refused_by_name(void **state)
+{
+    (void)state;
+    struct opened o;
+    char          path[512];
+    const char   *one[] = { path };
+    open_all(&o, "f32", 1);
+    o.request.media = one;
+    spoilt(path, "huge.png", picture, SIZE_MAX, -1);
+    write_header(path, 16, 0x7fffffff);
+    write_header(path, 20, 0x7fffffff);
+    refused(&o, GV_ERR_FORMAT, "huge.png");
+    write_header(path, 16, 0);
+    refused(&o, GV_ERR_FORMAT, "huge.png");
+    spoilt(path, "empty.png", picture, 0, -1);
+    refused(&o, GV_ERR_FORMAT, "empty.png");
+    spoilt(path, "half.png", picture, 2000, -1);
+    refused(&o, GV_ERR_FORMAT, "half.png");
+    struct image thin;
+    struct error e = { 0 };
+    assert_int_equal(gv_image_new(&thin, 2010, 10, &e), GV_OK); /* 201 to 1 */
+    memset(thin.rgb, 9, 2010 * 10 * 3);
+    snprintf(path, sizeof path, "%s/thin.png", folder);
+    assert_int_equal(gv_image_write(path, thin.rgb, 2010, 10, &e), GV_OK);
+    refused(&o, GV_ERR_ARGUMENT, "thin.png: ");
+    refused(&o, GV_ERR_ARGUMENT, "2010x10");
+    gv_image_free(&thin);
+    close_all(&o);
+}
+
+static void what_does_not_fit_the_context_is_refused_with_the_arithmetic(void **state)
+{
+    (void)state;
+    enum { PICTURES = 32, SIDE = 392, TOKENS = SIDE / 28 * (SIDE / 28) };
+    struct opened o;
+    struct error  e = { 0 };
+    struct image  grey;
+    char          path[512], words[64], *question = malloc(40001);
+    const char   *many[PICTURES];
+    open_all(&o, "f32", 1);
+    assert_int_equal(gv_image_new(&grey, SIDE, SIDE, &e), GV_OK);
+    memset(grey.rgb, 128, SIDE * SIDE * 3);
+    snprintf(path, sizeof path, "%s/grey.png", folder);
+    assert_int_equal(gv_image_write(path, grey.rgb, SIDE, SIDE, &e), GV_OK);
+    gv_image_free(&grey);
+    for (int i = 0; i < PICTURES; i++)
+        many[i] = path;
+    o.request.media = many, o.request.media_count = PICTURES;
+    snprintf(words, sizeof words, "%d tokens of pictures, ", PICTURES * TOKENS);
+    refused(&o, GV_ERR_ARGUMENT, words);
+    refused(&o, GV_ERR_ARGUMENT, "the model was made for 4096");
+    for (int i = 0; i < 40000; i++)
+        question[i] = i % 2 ? ' ' : 'q';
+    question[40000] = 0;
+    o.request.media = media, o.request.media_count = 1, o.request.question = question;
+    refused(&o, GV_ERR_ARGUMENT, "12 tokens of pictures");
+    free(question);
+    close_all(&o);
+}
+
+#ifdef GV_HAVE_FFMPEG
+/* Cut off or damaged: a caption of what can be seen, or a refusal that names the file; never neither. */
+static void damaged_clips_are_captioned_or_refused_by_name(void **state)
+{
+    (void)state;
+    struct opened o;
+    char          source[512], path[512], name[32];
+    const char   *one[] = { path };
+    int           told = 0, refusals = 0;
+    snprintf(source, sizeof source, "%s/qwen2_5_vl_clip/clip.mkv", GV_TEST_DATA);
+    open_all(&o, "f32", 1);
+    o.request.media = one;
+    o.request.max_tokens = 2;
+    for (int i = 0; i < 24; i++) {
+        char *text = NULL;
+        snprintf(name, sizeof name, "bad%d.mkv", i);
+        if (i < 12)
+            spoilt(path, name, source, (size_t)(151572 * (i + 1) / 13), -1);
+        else
+            spoilt(path, name, source, SIZE_MAX, 700L + 12000L * (i - 12));
+        const gv_status status = gv_caption(o.session, &o.request, &text);
+        if (status) {
+            assert_true(status == GV_ERR_FORMAT || status == GV_ERR_UNSUPPORTED);
+            assert_non_null(strstr(gv_session_message(o.session), name));
+        }
+        assert_true((text != NULL) == (status == GV_OK));
+        told += !status, refusals += !!status;
+        gv_free(text);
+        remove(path);
+    }
+    print_message("  %d captioned, %d refused\n", told, refusals);
+    assert_true(told > 0);
+    spoilt(path, "none.mkv", source, 512, -1); /* its header, and not one frame */
+    refused(&o, GV_ERR_FORMAT, "none.mkv");
+    close_all(&o);
+}
+#endif
+
 /* Pages for all keys: the same text, and a receipt that says so; for some: a receipt of what they held. */
 static void pages_of_keys_are_told(void **state)
 {
@@ -617,6 +747,11 @@ int main(void)
 #endif
         cmocka_unit_test(callbacks_cancel),
         cmocka_unit_test(what_cannot_be_is_refused_in_words),
+        cmocka_unit_test(absurd_and_broken_pictures_are_refused_by_name),
+        cmocka_unit_test(what_does_not_fit_the_context_is_refused_with_the_arithmetic),
+#ifdef GV_HAVE_FFMPEG
+        cmocka_unit_test(damaged_clips_are_captioned_or_refused_by_name),
+#endif
         cmocka_unit_test(pages_of_keys_are_told),
         cmocka_unit_test(shorter_requests_mean_defaults),
         cmocka_unit_test(a_tight_budget_is_met_or_refused_with_the_arithmetic),

@@ -30,6 +30,9 @@ static void published_settings_have_their_published_budgets(void **state)
     assert_true(fabs(gv_prune_budget(&b, 28) - 0.2507) < 5e-5);
     assert_true(fabs(gv_prune_budget(&c, 28) - 0.1000) < 5e-5);
     assert_true(gv_prune_budget(&all, 28) == 1);
+    const struct prune_opts same = parsed("sink=34.759552803070484"), other = parsed("keep=.3/.9/.8"); /* of "25" */
+    assert_true(gv_prune_published(&a) && gv_prune_published(&b) && gv_prune_published(&c) && gv_prune_published(&same));
+    assert_false(gv_prune_published(&all) || gv_prune_published(&other));
 }
 
 static void settings_that_cannot_be_are_refused(void **state)
