@@ -29,6 +29,12 @@ def held_out(actor, scene=None, motion=None):
     return (scene is not None and (actor * 7 + scene * 11) % 10 == 3) or (motion is not None and motion > 0 and (actor * 3 + motion * 7) % 10 == 5)
 
 
+def same_hue(colour, base):
+    """True where painting a sprite of this base in that colour would leave it as it is."""
+    hue = HUES.get(w.COLOURS[colour])
+    return hue is not None and abs((hue - base[0] + 180) % 360 - 180) < 15
+
+
 def colour_matrix(colour, base):
     """colour: index into COLOURS. base: (hue in degrees, luma 0..1) of the sprite. Returns 12 numbers: matrix rows, then offset.
     The hue is turned in YIQ, where turning is linear; black and white drop the chroma and squeeze the luma."""
@@ -100,12 +106,14 @@ class Teller:
                 continue
             break
         colour = int(rng.integers(1, len(w.COLOURS))) if a.recolour and rand() < 0.7 else 0
+        if colour and same_hue(colour, self.world.base[actor]):    # a red racing car in red is the racing car as it is: no label could be right
+            colour = 0
         colour = want.get("colour", colour)
         style = int(rand() < 0.1)
         actors = [(actor, colour)]
         if rand() < want.get("second", 0.15):
             other = int(self.actors[rng.integers(len(self.actors))])
-            if other != actor:
+            if other != actor and (self.held or not held_out(other, scene)):
                 actors.append((other, 0))
         outside = w.SCENES[scene].name not in ("bedroom", "apartment", "studio", "mall", "ballroom", "laboratory", "lobby", "warehouse", "factory", "underwater", "space", "moon", "wall", "checkerboard", "bridge")
         u = rand()

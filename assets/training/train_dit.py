@@ -44,6 +44,7 @@ from world import World
 
 NONE = len(words.ACTORS)                           # token label: no actor here
 TAP = 5
+STREAM = 9                                         # latent frames that a long causal clip reads: genvid.json's window
 
 
 class Net(nn.Module):
@@ -59,11 +60,11 @@ class Net(nn.Module):
 COLUMNS = [HEADS[k][0] for k in ("actor", "motion", "scene", "colour", "camera", "weather", "time")]
 
 
-def loss_of(net, x0, eps, s, weight, ids, tokens, facts, said, rope, causal):
+def loss_of(net, x0, eps, s, weight, ids, tokens, facts, said, rope, causal, seen=None):
     """x0, eps [B, 16, F, h, w]; s [B, F]; weight [B, F]: 1 where the frame is asked for; tokens [B, L] labels; facts [B, 12]; said [B]: 0 where the caption was dropped.
-    Returns (flow loss, token loss, slot loss)."""
+    seen: what is put in for x0, where it differs (worn()). Returns (flow loss, token loss, slot loss)."""
     k = s[:, None, :, None, None]
-    x = (1 - k) * x0 + k * eps
+    x = (1 - k) * (x0 if seen is None else seen) + k * eps
     c = net.text(ids)
     v, tap = net.dit(x, s * 1000, c, rope, causal, TAP)
     flow = ((v - (eps - x0)).pow(2).mean((1, 3, 4)) * weight).sum() / weight.sum()
@@ -97,6 +98,15 @@ def times(B, frames, causal, shift, device):
     ask = (~past).float()
     first = (torch.rand(B, 1, device=device) < 0.3) & (at == 0)
     return torch.where(first, torch.zeros_like(s), s), torch.where(first, torch.zeros_like(ask), ask)
+
+
+def worn(x0, ask):
+    """Known frames as a long roll-out would hand them on: contrast, colour and sharpness a little off, in half of the clips. What is asked for stays true, so that
+    the next block leads back. x0 [B, 16, F, h, w]; ask [B, F]."""
+    B, C = x0.shape[:2]
+    d, soft = x0.device, F.avg_pool3d(F.pad(x0, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), 1)
+    y = torch.lerp(x0, soft, 0.5 * torch.rand(B, 1, 1, 1, 1, device=d)) * (1 + 0.12 * torch.randn(B, 1, 1, 1, 1, device=d)) + 0.12 * torch.randn(B, C, 1, 1, 1, device=d)
+    return torch.where((ask[:, None, :, None, None] == 0) & (torch.rand(B, 1, 1, 1, 1, device=d) < 0.5), y, x0)
 
 
 class Ring:
@@ -159,8 +169,9 @@ class Ring:
         """n random clips, or their first frames: (latents float32, ids int64, tokens, facts)."""
         i = torch.randint(self.n if self.full else self.at, (n,), device=self.z.device)
         w = torch.randint(feed.WORDINGS, (n,), device=self.z.device)
-        f = frames or self.z.shape[2]
-        return self.z[i, :, :f].float(), self.ids[i, w].long(), self.tokens[i, :f * self.z.shape[3] * self.z.shape[4] // 4], self.facts[i]
+        f, per = frames or self.z.shape[2], self.z.shape[3] * self.z.shape[4] // 4
+        at = int(torch.randint(self.z.shape[2] - f + 1, ())) if f > 1 and torch.rand(()) < 0.7 else 0    # a window of a long clip does not begin with a single picture
+        return self.z[i, :, at:at + f].float(), self.ids[i, w].long(), self.tokens[i, at * per:(at + f) * per], self.facts[i]
 
 
 def load_vae(a):
@@ -188,6 +199,8 @@ def kinds(a):
     """The kinds of batch: name -> (latent frames, latent side, clips, causal)."""
     f, s = 1 + (a.frames - 1) // 4, a.size // 8
     out = {"image": (1, s, 4 * a.batch, False), "clip": (f, s, a.batch, False), "causal": (f, s, a.batch, True)}
+    if a.stream:
+        out["stream"] = (STREAM, s, max(1, a.batch * f // STREAM), True)
     if a.long:
         n, size, batch = map(int, a.long.split("x"))
         out["long"] = (1 + (n - 1) // 4, size // 8, batch, False)
@@ -198,10 +211,11 @@ def stride(net, kind, a, x0, ids, tokens, facts):
     """Loss of one batch of a kind: the three numbers of loss_of. Noise levels, dropped captions and tasks are drawn here."""
     f, side, n, causal = kind
     s, ask = times(n, f, causal, a.shift if f < 9 else a.shift + 1, a.device)
+    seen = worn(x0, ask) if causal else x0
     said = torch.rand(n, device=a.device) > 0.1
     ids = torch.where(said[:, None], ids, blanks(ids))
     with torch.autocast("cuda", torch.bfloat16, enabled=a.device != "cpu"):
-        return loss_of(net, x0, torch.randn_like(x0), s, ask, ids, tokens, facts, said.float(), net.dit.rope(f, side // 2, side // 2, a.device), causal)
+        return loss_of(net, x0, torch.randn_like(x0), s, ask, ids, tokens, facts, said.float(), net.dit.rope(f, side // 2, side // 2, a.device), causal, seen)
 
 
 def total_loss(three):
@@ -228,7 +242,7 @@ def uncompile(net):
 
 def start_warm(a, what):
     """A process that compiles for one kind of batch, or for the ring, into the cache on disk. Everything that decides the code is handed on."""
-    keep = [v for k in ("pack", "out", "device", "frames", "size", "layers", "batch", "chunk", "tier", "models", "long") for v in ("--" + k, str(getattr(a, k)))]
+    keep = [v for k in ("pack", "out", "device", "frames", "size", "layers", "batch", "chunk", "tier", "models", "long", "stream") for v in ("--" + k, str(getattr(a, k)))]
     return subprocess.Popen([sys.executable, os.path.abspath(__file__), *keep, "--warm", what], env={**os.environ, "PYTHONWARNINGS": "ignore"})
 
 
@@ -286,6 +300,8 @@ def main(a):
     if "long" in forms:
         n, size, _ = map(int, a.long.split("x"))
         rings["long"] = Ring(world, vae, Namespace(**{**vars(a), "frames": n, "size": size, "ring": a.long_ring, "chunk": 2, "workers": 2}), "train", 2 * seed + 1)
+    if "stream" in forms:
+        rings["stream"] = Ring(world, vae, Namespace(**{**vars(a), "frames": a.stream, "ring": a.stream_ring, "chunk": max(1, a.chunk // 4), "workers": 2}), "train", 2 * seed + 100001)
     ring = rings["clip"]
     while ring.at < min(a.fill, a.ring - a.chunk):
         ring.renew()
@@ -301,7 +317,7 @@ def main(a):
     log(at="blocks compiled elsewhere", codes=str({k: h.poll() for k, h in helpers.items()}), seconds=time.time() - t0)
     if cuda and not a.plain:
         compile_blocks(net)
-    gen, picker = torch.Generator().manual_seed(seed), {"image": ring, "clip": ring, "causal": ring, "long": rings.get("long")}
+    gen, picker = torch.Generator().manual_seed(seed), {"image": ring, "clip": ring, "causal": ring, "long": rings.get("long"), "stream": rings.get("stream")}
 
     def write():
         save(path, {"net": net.state_dict(), "optimiser": opt.state(), "seed": seed})
@@ -314,6 +330,10 @@ def main(a):
     while clock.running() and (not a.steps or done < a.steps):
         u, share = float(torch.rand((), generator=gen)), clock.share()
         name = "image" if share < a.images or u < a.images_later else "causal" if float(torch.rand((), generator=gen)) < a.causal else "clip"
+        if name == "causal" and "stream" in forms and done % 2:
+            name = "stream"
+            for _ in range(4 if rings[name].at < 4 * forms[name][2] and not rings[name].full else 1):
+                rings[name].renew()
         if share >= a.images and "long" in forms and done % a.long_every == a.long_every - 1:
             name = "long"
             few = rings["long"].at < 16 and not rings["long"].full
@@ -350,7 +370,7 @@ def main(a):
         count[name] = count.get(name, 0) + 1
         done, seen = done + 1, seen + kind[2]
         owed += kind[2] * a.renew * (1.0 if ring.fast or not cuda or a.plain else 0.2) / a.chunk     # uncompiled, a clip costs more than its steps
-        while owed >= 1 and name != "long":
+        while owed >= 1 and name not in ("long", "stream"):
             ring.renew()
             owed -= 1
         if done % a.every == 0:
@@ -452,7 +472,9 @@ def options(argv=None):
     p.add_argument("--images", type=float, default=0.25, help="first share of the leg that is images only")
     p.add_argument("--images-later", type=float, default=0.12, help="share of the later steps that are images")
     p.add_argument("--long", default="65x256x48", help="frames x pixels x clips of the long kind; empty: none")
-    p.add_argument("--long-every", type=int, default=32)
+    p.add_argument("--long-every", type=int, default=10, help="one step in so many is long: with 10, over a tenth of the time")
+    p.add_argument("--stream", type=int, default=49, help="frames of the clips whose windows teach long roll-outs; 0: none")
+    p.add_argument("--stream-ring", type=int, default=8192)
     p.add_argument("--long-ring", type=int, default=256)
     p.add_argument("--export")
     p.add_argument("--plain", action="store_true", help="compile nothing")

@@ -171,6 +171,15 @@ def load_average(model, path, device):
     return model
 
 
+def network(a):
+    """The VAE to train. With --only encoder the decoder stands still, so that latents keep their meaning and a trained DiT stays good."""
+    model = VAE(configs.VAE).to(a.device)
+    if a.only:
+        for n, p in model.named_parameters():
+            p.requires_grad_(n.startswith(("encoder.", "quant_conv.")))
+    return model
+
+
 class Shape:
     """One shape of batch: its feeds, and the step on it, uncompiled until another process has filled the cache. size: (frames, pixels, clips)."""
 
@@ -198,7 +207,7 @@ class Shape:
     def compile_elsewhere(self, a):
         """Starts the process that compiles this shape."""
         self.helper = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--pack", a.pack, "--out", a.out, "--frames", str(self.frames), "--size", str(self.size), "--batch",
-                                        str(self.batch), "--form", Causal.FORM, "--warm"], env={**os.environ, "PYTHONWARNINGS": "ignore"})
+                                        str(self.batch), "--form", Causal.FORM, "--warm", *(["--only", a.only] if a.only else [])], env={**os.environ, "PYTHONWARNINGS": "ignore"})
 
     def ready(self):
         """True once, when that process has succeeded."""
@@ -227,7 +236,7 @@ def main(a):
         log(at="form", **dict(zip(("best", "seconds"), map(str, fastest_form(a.batch, a.frames, a.size)))))
     elif a.form != "auto":
         Causal.FORM = a.form
-    model = VAE(configs.VAE).to(a.device)
+    model = network(a)
     opt = Optimiser(model, a.lr, 0.0, ("conv_in", "encoder.conv_out", "decoder.conv_out", "quant_conv"), muon=not a.adamw, ema=0.998)
     path = os.path.join(a.out, "vae.pt")
     seed = a.seed
@@ -312,7 +321,11 @@ def main(a):
     model, opt = load_average(model, path, a.device).eval(), None
     torch.backends.cudnn.benchmark = False          # new shapes ahead, each used once
     row = judge(model, world, a.pack, a.device, a.tier, a.judge, a.judge_size, 17)
-    row["latents_mean"], row["latents_std"] = latent_stats(model, world, a.device, a.tier, 16 * a.judge, a.judge_size)
+    if a.only:
+        with open(os.path.join(a.models, "vae/config.json")) as f:
+            row.update({k: v for k, v in json.load(f).items() if k in ("latents_mean", "latents_std")})
+    else:
+        row["latents_mean"], row["latents_std"] = latent_stats(model, world, a.device, a.tier, 16 * a.judge, a.judge_size)
     row.update(steps=done, minutes=round((time.time() - clock.begun) / 60, 2), passed=bool(row["world_psnr"] >= GATE_WORLD and row.get("foreign_psnr", 0) >= GATE_FOREIGN))
     with open(os.path.join(a.out, "vae.json"), "w") as f:
         json.dump(row, f, indent=1)
@@ -338,6 +351,7 @@ def options(argv=None):
     p.add_argument("--jumble", type=float, default=0.3)
     p.add_argument("--export")
     p.add_argument("--form", default="auto")
+    p.add_argument("--only", choices=("encoder",))
     p.add_argument("--models", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models"))
     p.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--lr", type=float, default=2e-3)
@@ -364,7 +378,7 @@ def warm(a):
     b = feed.draw(feed.teller_for(world.index, "teller", a.frames, a.size, a.size, a.tier), "sheet", 0, 0, a.batch, None, {})
     b.pop("facts")
     shape = Shape(a, (a.frames, a.size, a.batch), None, 0)
-    sum(shape.loss(VAE(configs.VAE).to(a.device), world, b, a.device, True)).backward()
+    sum(shape.loss(network(a), world, b, a.device, True)).backward()
 
 
 if __name__ == "__main__":
