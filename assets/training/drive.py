@@ -39,6 +39,7 @@ def main():
     p.add_argument("--probe-more", default="")
     p.add_argument("--eval-more", default="")
     p.add_argument("--judging", type=float, default=1.5, help="minutes kept for the evaluation")
+    p.add_argument("--baseline", action="store_true", help="judge the model directory's own weights as well, before the others")
     p.add_argument("--device", default="cuda")
     p.add_argument("--variants", type=int, default=6)
     p.add_argument("--resume", action="store_true")
@@ -62,12 +63,18 @@ def main():
         with open(os.path.join(a.out, "vae.json")) as f:
             row = json.load(f)
         return row["world_psnr"] >= train_vae.GATE_WORLD and row.get("foreign_psnr", 0) >= train_vae.GATE_FOREIGN
+    before = open(os.path.join(a.out, "vae.json")).read() if have("vae.json") else None
     if a.vae > 0:
         o = train_vae.options(base + again + ["--minutes", str(a.vae), "--export", os.path.join(a.out, "models")] + a.vae_more.split())
         o.world, o.begun = world, begun
         if a.probe > 0 and cuda:
             threading.Timer(30 * a.vae, subprocess.Popen, [[sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "train_probe.py"), *base, "--warm"]]).start()
-        train_vae.main(o)
+        row = train_vae.main(o)[2]
+        if before and a.resume and row["world_psnr"] < json.loads(before)["world_psnr"]:
+            print("the VAE is worse than before: the old one is kept", flush=True)
+            os.replace(os.path.join(a.out, "vae.pt"), os.path.join(a.out, "vae.worse.pt"))
+            with open(os.path.join(a.out, "vae.json"), "w") as f:
+                f.write(before)
     torch._dynamo.reset()
     if min(a.probe, left() - 0.5) > 0.5:
         o = train_probe.options(base + again + ["--minutes", str(min(a.probe, left() - 0.5))] + a.probe_more.split())
@@ -80,19 +87,33 @@ def main():
     if a.dit <= 0 or not (passed() or a.anyway):
         return
     minutes = min(a.dit, left() - a.judging)
-    if minutes < a.distil + 3:
+    if minutes < a.distil + 1:
         print(f"only {minutes:.1f} minutes are left: the DiT waits for the next leg", flush=True)
         return
     o = train_dit.options(base + again + ["--minutes", str(minutes), "--distil", str(a.distil), "--tier", str(a.tier), "--export", os.path.join(a.out, "models")]
                           + (["--vae", os.path.join(a.out, "vae.pt"), "--stats", os.path.join(a.out, "vae.json")] if have("vae.pt") else []) + a.more.split())
     o.world, o.begun, o.helpers = world, time.time(), helpers
     teacher, student, vae, _ = train_dit.main(o)
-    export.write(a.out, os.path.join(a.out, "models"), tier=a.tier, width=o.size, height=o.size, frames=o.frames, guidance=1.0 if a.distil > 0 else 3.0)
-    e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier), "--device", a.device] + a.eval_more.split())
+    sidecar = dict(tier=a.tier, width=o.size, height=o.size, frames=o.frames)
+    export.write(a.out, os.path.join(a.out, "models"), guidance=1.0 if a.distil > 0 else 3.0, **sidecar)
+    if a.distil > 0:                               # the next leg goes on from the teacher, not from the student
+        export.write(a.out, os.path.join(a.out, "teacher"), "teacher.pt", guidance=3.0, **sidecar)
+    print("exported", flush=True)
     torch.backends.cudnn.benchmark = False          # new shapes ahead, each used a few times
-    for tag, net, grid, extras in (("", student, ((8, 1.0),), True), ("_teacher", teacher, ((8, 1.0), (8, 3.0)), False)):
+    e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier), "--device", a.device] + a.eval_more.split())
+    runs = [("", student, ((8, 1.0),), True)] if a.distil > 0 else []
+    runs.append(("_teacher", teacher, ((8, 3.0),), False))
+    if a.baseline:
+        shipped = train_dit.Net().to(a.device).eval()
+        train_dit.load_models(shipped, o.models)
+        runs.insert(0, ("_shipped", shipped, ((8, 1.0),), True))
+    for tag, net, grid, extras in runs:
+        if left() < 0.1:
+            print("no time is left for", tag, flush=True)
+            continue
         try:
-            print(tag, json.dumps(evaluate.run(e, net, vae, world, tag=tag, grid=grid, extras=extras)), flush=True)
+            brief = argparse.Namespace(**{**vars(e), "brief": e.brief or tag != ""})
+            print(tag, json.dumps(evaluate.run(brief, net, vae, world, tag=tag, grid=grid, extras=extras)), flush=True)
         except Exception:
             traceback.print_exc()
 

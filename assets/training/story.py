@@ -12,6 +12,7 @@ Record of one clip (all float32, K = 2 actor slots, the far one first):
     tint  [3]        colour of the light
     fall  [8]        particle texture (-1 none), x speed, y speed, scale, opacity, sway, phase x, phase y
 """
+import colorsys
 import math
 
 import numpy as np
@@ -21,6 +22,7 @@ import words as w
 H = 1.5                                          # camera above the ground
 PURPOSES = {"train": 1, "probe": 2, "eval": 3, "vae": 4, "vae-eval": 5, "latent-stats": 6, "sheet": 7}
 HUES = {"red": 0.0, "orange": 30.0, "yellow": 52.0, "green": 120.0, "blue": 215.0, "purple": 275.0, "pink": 325.0}
+GREY = 0.14                                      # mean chroma under which a sprite has no colour of its own
 LUMA = {"red": 0.36, "orange": 0.52, "yellow": 0.70, "green": 0.45, "blue": 0.38, "purple": 0.38, "pink": 0.60}
 
 
@@ -32,12 +34,12 @@ def held_out(actor, scene=None, motion=None):
 def same_hue(colour, base):
     """True where painting a sprite of this base in that colour would leave it as it is."""
     hue = HUES.get(w.COLOURS[colour])
-    return hue is not None and abs((hue - base[0] + 180) % 360 - 180) < 15
+    return hue is not None and base[2] >= GREY and abs((hue - base[0] + 180) % 360 - 180) < 15
 
 
 def colour_matrix(colour, base):
-    """colour: index into COLOURS. base: (hue in degrees, luma 0..1) of the sprite. Returns 12 numbers: matrix rows, then offset.
-    The hue is turned in YIQ, where turning is linear; black and white drop the chroma and squeeze the luma."""
+    """colour: index into COLOURS. base: (hue in degrees, luma 0..1, chroma 0..1) of the sprite. Returns 12 numbers: matrix rows, then offset.
+    The hue is turned in YIQ, where turning is linear; black and white drop the chroma and squeeze the luma. A grey sprite has no hue to turn: it is tinted."""
     name = w.COLOURS[colour]
     to = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
     back = np.linalg.inv(to)
@@ -51,12 +53,15 @@ def colour_matrix(colour, base):
         # in the I-Q plane red lies at about 21 degrees and hue runs the other way round than in HSV
         c, s = math.cos(-turn), math.sin(-turn)
         gain = min(1.9, max(0.65, LUMA[name] / max(base[1], 0.05)))
+        if base[2] < GREY:
+            rgb = np.array(colorsys.hsv_to_rgb(HUES[name] / 360, 0.75, 1.0))
+            return np.concatenate([(np.outer(rgb / (to[0] @ rgb), to[0]) * gain).reshape(-1), np.zeros(3)]).astype(np.float32)
         m, off = back @ np.array([[gain, 0, 0], [0, 1.15 * c, -1.15 * s], [0, 1.15 * s, 1.15 * c]]) @ to, 0.0
     return np.concatenate([m.reshape(-1), np.full(3, off)]).astype(np.float32)
 
 
 class Teller:
-    """Draws stories for one world. world: an object with .images (dict (actor, style) -> (first, count)), .actors, .base (per actor hue and luma), .panoramas
+    """Draws stories for one world. world: an object with .images (dict (actor, style) -> (first, count)), .actors, .base (per actor hue, luma and chroma), .panoramas
     (dict stem -> list of indices), .foot (per actor: empty share under it), .mosaics (list), .stills (list of image indices), .particles (dict name -> index)."""
 
     def __init__(self, world, frames, width, height, tier=132, held=False):

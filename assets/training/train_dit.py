@@ -195,6 +195,12 @@ def averaged(net, opt):
     return out.eval().requires_grad_(False)
 
 
+def load_models(net, folder):
+    """Puts the weights of a model directory into a Net; the heads stay as they are."""
+    for part, name in ((net.dit, "transformer"), (net.text, "text_encoder")):
+        part.load_state_dict({**part.state_dict(), **{k: v.to(next(part.parameters()).device).float() for k, v in export.read(os.path.join(folder, name)).items()}})
+
+
 def kinds(a):
     """The kinds of batch: name -> (latent frames, latent side, clips, causal)."""
     f, s = 1 + (a.frames - 1) // 4, a.size // 8
@@ -272,7 +278,7 @@ def main(a):
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.recompile_limit = 32
     os.makedirs(a.out, exist_ok=True)
-    clock, log = Clock(a.minutes - a.distil, warm=100, begun=a.begun, fall=0.4, floor=0.03), Log(os.path.join(a.out, "dit.log"))
+    clock, log = Clock(a.minutes - a.distil, warm=100, begun=a.begun, fall=a.fall, floor=a.floor), Log(os.path.join(a.out, "dit.log"))
     forms = kinds(a)
     helpers = a.helpers or ({k: start_warm(a, k) for k in forms} if cuda and not a.plain else {})
     of_ring = helpers.pop("ring", None)
@@ -289,8 +295,7 @@ def main(a):
         opt.load(c["optimiser"])
         seed = c["seed"] + 1
     elif a.resume and any(f.endswith(".safetensors") for f in os.listdir(os.path.join(a.models, "transformer"))):
-        for part, folder in ((net.dit, "transformer"), (net.text, "text_encoder")):
-            part.load_state_dict({**part.state_dict(), **{k: v.float() for k, v in export.read(os.path.join(a.models, folder)).items()}})
+        load_models(net, a.models)
         for p, q in zip(opt.average, opt.params):
             p.copy_(q.detach())
         log(at="resumed", models=a.models)
@@ -387,7 +392,7 @@ def main(a):
     log(at="first part done", steps=done)
     student = teacher
     if a.distil > 0:
-        student = distil(a, teacher, ring, forms, clock, log)
+        student = distil(a, teacher, picker, forms, clock, log)
     save(os.path.join(a.out, "student.pt"), student.state_dict())
     for r in rings.values():
         r.feed.close()
@@ -397,8 +402,8 @@ def main(a):
 
 
 def guided(teacher, student, x0, eps, s, ask, ids, blank, rope, causal, w):
-    """The student's answer against the teacher's guided one."""
-    k = s[:, None, :, None, None]
+    """The student's answer against the teacher's guided one. w: one number a frame, [F]."""
+    k, w = s[:, None, :, None, None], w[:, None, None]
     x = (1 - k) * x0 + k * eps
     with torch.no_grad():
         vc, vu = (teacher.dit(x, s * 1000, teacher.text(i), rope, causal) for i in (ids, blank))    # one shape, one compiled form
@@ -407,8 +412,10 @@ def guided(teacher, student, x0, eps, s, ask, ids, blank, rope, causal, w):
     return ((v - target).pow(2).mean((1, 3, 4)) * ask).sum() / ask.sum()
 
 
-def distil(a, teacher, ring, forms, clock, log):
-    """Guidance into the weights, for a.distil minutes. Captions are always said; unknown frames are what the student will meet."""
+def distil(a, teacher, rings, forms, clock, log):
+    """Guidance into the weights, for a.distil minutes. Captions are always said; unknown frames are what the student will meet. Blocks that have a history to go
+    by are guided less (a.guidance_later): each block's guidance adds to the contrast of the last, and a long roll-out would drift.
+    rings: where each kind's clips come from."""
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     student.heads.requires_grad_(False)
     opt = Optimiser(student, a.lr * 0.4, 0.0, ("shared", "bias", "table", "proj_out", "patch_", "time_embedder"), ema=0.99)
@@ -419,12 +426,17 @@ def distil(a, teacher, ring, forms, clock, log):
     more = Clock(a.minutes, begun=clock.begun, warm=50, fall=0.8)
     total, done, failed, gen = torch.zeros((), device=a.device), 0, 0, torch.Generator().manual_seed(5)
     while more.running() and (not a.steps or done < a.steps):
-        f, side, n, causal = forms["causal" if float(torch.rand((), generator=gen)) < a.causal else "clip"]
-        x0, ids, tokens, facts = ring.draw(n)
+        name = ("stream" if "stream" in forms and done % 2 else "causal") if float(torch.rand((), generator=gen)) < a.causal else "clip"
+        f, side, n, causal = forms[name]
+        x0, ids, tokens, facts = rings[name].draw(n, f)
+        w = torch.full((f,), a.guidance, device=a.device)
+        if causal:
+            w[BLOCK:] = a.guidance_later
         s, ask = times(n, f, causal, a.shift + 0.5, a.device)
         try:
             with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-                loss = guided(teacher, student, x0, torch.randn_like(x0), s, ask, ids, blanks(ids), student.dit.rope(f, side // 2, side // 2, a.device), causal, a.guidance)
+                x0 = worn(x0, ask) if causal else x0
+                loss = guided(teacher, student, x0, torch.randn_like(x0), s, ask, ids, blanks(ids), student.dit.rope(f, side // 2, side // 2, a.device), causal, w)
             loss.backward()
         except Exception as e:
             failed += 1
@@ -458,6 +470,7 @@ def options(argv=None):
     p.add_argument("--minutes", type=float, default=12)
     p.add_argument("--distil", type=float, default=0.0)
     p.add_argument("--guidance", type=float, default=3.0)
+    p.add_argument("--guidance-later", type=float, default=2.0, help="of causal blocks after the first")
     p.add_argument("--resume", action="store_true")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--seed", type=int, default=0)
@@ -483,6 +496,8 @@ def options(argv=None):
     p.add_argument("--chunk", type=int, default=64)
     p.add_argument("--renew", type=float, default=0.18)
     p.add_argument("--lr", type=float, default=2.5e-3)
+    p.add_argument("--fall", type=float, default=0.4, help="last share of the leg in which the rate falls")
+    p.add_argument("--floor", type=float, default=0.03, help="to this share of the peak")
     p.add_argument("--shift", type=float, default=2.0)
     p.add_argument("--causal", type=float, default=0.3)
     p.add_argument("--steps", type=int, default=0)

@@ -166,8 +166,9 @@ def fastest_form(batch, frames, size):
 
 
 def load_average(model, path, device):
-    """Puts the averaged weights of a checkpoint into the model."""
-    model.load_state_dict({**model.state_dict(), **{k: v.to(device) for k, v in torch.load(path, map_location="cpu", weights_only=False)["optimiser"]["average"].items()}})
+    """Puts the weights of a checkpoint into the model: averages of what was trained, the others as they stood."""
+    c = torch.load(path, map_location=device, weights_only=False)
+    model.load_state_dict({**model.state_dict(), **c["model"], **c["optimiser"]["average"]})
     return model
 
 
@@ -226,7 +227,7 @@ class Shape:
 def main(a):
     torch.manual_seed(a.seed)
     cuda = a.device != "cpu"
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4       # of ten: trying all took a minute
     torch.set_float32_matmul_precision("high")
     os.makedirs(a.out, exist_ok=True)
     clock, log = Clock(a.minutes, a.rise, begun=a.begun, fall=a.fall), Log(os.path.join(a.out, "vae.log"))

@@ -32,7 +32,7 @@ MOSAICS = 12
 class Index:
     """What a Teller needs to know; small, and safe to hand to worker processes."""
     images: dict = field(default_factory=dict)     # (actor, style) -> (first image, count)
-    base: list = field(default_factory=list)       # per actor: hue in degrees, luma
+    base: list = field(default_factory=list)       # per actor: hue in degrees, luma, mean chroma
     foot: list = field(default_factory=list)       # per actor: empty share of the sprite under its feet
     panoramas: dict = field(default_factory=dict)  # stem -> panorama indices
     mosaics: list = field(default_factory=list)
@@ -61,17 +61,17 @@ def read_panorama(path):
 
 
 def base_colour(frames):
-    """Hue (degrees) and luma of the saturated part of a sprite."""
+    """Hue (degrees) and luma of the saturated part of a sprite, and the mean chroma of all of it."""
     x = frames[::6].transpose(0, 2, 3, 1).reshape(-1, 4).astype(np.float32) / 255
     x = x[x[:, 3] > 0.9, :3]
     chroma = x.max(1) - x.min(1) if len(x) else np.zeros(0)
     weight = np.clip(chroma - 0.15, 0, None)
     if weight.sum() < 1:
-        return (30.0, float(x.mean()) if len(x) else 0.5)
+        return (30.0, float(x.mean()) if len(x) else 0.5, 0.0)
     to = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
     y, i, q = to @ (x * weight[:, None]).sum(0) / weight.sum()
     rgb = np.clip(np.linalg.inv(to) @ np.array([0.5, i, q]), 0, 1)
-    return (colorsys.rgb_to_hsv(*rgb)[0] * 360, float(y))
+    return (colorsys.rgb_to_hsv(*rgb)[0] * 360, float(y), float(chroma.mean()))
 
 
 def particles(name, rng):
@@ -129,7 +129,7 @@ class World:
             with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
                 frames, views = list(pool.map(read_frames, [p for _, p in jobs], chunksize=4)), list(pool.map(read_panorama, photos))
         first = 0
-        index.base, index.foot = [(30.0, 0.5)] * len(words.ACTORS), [0.0] * len(words.ACTORS)
+        index.base, index.foot = [(30.0, 0.5, 0.0)] * len(words.ACTORS), [0.0] * len(words.ACTORS)
         for (key, _), f in zip(jobs, frames):
             if key:
                 index.images[key] = (first, len(f))
