@@ -99,6 +99,9 @@ def main():
     if a.distil > 0:                               # the next leg goes on from the teacher, not from the student
         export.write(a.out, os.path.join(a.out, "teacher"), "teacher.pt", guidance=3.0, **sidecar)
     print("exported", flush=True)
+    if not (have("probe.pt") or have("probe.half.pt")):
+        print("no judge here: not judged", flush=True)
+        return
     torch.backends.cudnn.benchmark = False          # new shapes ahead, each used a few times
     e = evaluate.options(["--pack", a.pack, "--run", a.out, "--tier", str(a.tier), "--device", a.device] + a.eval_more.split())
     runs = [("", student, ((8, 1.0),), True)] if a.distil > 0 else []
