@@ -25,6 +25,27 @@ import train_vae
 from world import World
 
 
+class Helpers:
+    """The processes that compile for the DiT, at most `at_once` of them: each holds some ten GiB while it runs, and the VAE trains beside them. all(): every one, started."""
+
+    def __init__(self, o, at_once):
+        self.o, self.at_once, self.started = o, at_once, {}
+        self.thread = threading.Thread(target=self.start, daemon=True)
+        self.thread.start()
+
+    def start(self):
+        ring = ["ring"] if os.path.exists(os.path.join(self.o.out, "world.outline")) else []
+        for k in [*ring, *train_dit.kinds(self.o)]:
+            while sum(h.poll() is None for h in self.started.values()) >= self.at_once:
+                time.sleep(0.5)
+            self.started[k] = train_dit.start_warm(self.o, k)
+
+    def all(self):
+        self.at_once = 99
+        self.thread.join()
+        return self.started
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--pack", required=True)
@@ -50,10 +71,8 @@ def main():
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     cuda = a.device != "cpu"
-    helpers = None
-    if a.dit > 0 and cuda and "--plain" not in a.more:                       # compiling takes as long as loading
-        early = train_dit.options(["--pack", a.pack, "--out", a.out, "--device", a.device, "--tier", str(a.tier)] + a.more.split())
-        helpers = {k: train_dit.start_warm(early, k) for k in [*train_dit.kinds(early), *(["ring"] if os.path.exists(os.path.join(a.out, "world.outline")) else [])]}
+    helpers = Helpers(train_dit.options(["--pack", a.pack, "--out", a.out, "--device", a.device, "--tier", str(a.tier)] + a.more.split()), 2 if a.vae > 0 else 99) \
+        if a.dit > 0 and cuda and "--plain" not in a.more else None                     # compiling takes as long as loading
     world = World(a.pack, a.device, a.variants, 12 if cuda else 1, workers=None if cuda else 0)
     base, have = ["--pack", a.pack, "--out", a.out, "--device", a.device], lambda f: os.path.exists(os.path.join(a.out, f))
     again = ["--resume"] if a.resume else []
@@ -92,7 +111,7 @@ def main():
         return
     o = train_dit.options(base + again + ["--minutes", str(minutes), "--distil", str(a.distil), "--tier", str(a.tier), "--export", os.path.join(a.out, "models")]
                           + (["--vae", os.path.join(a.out, "vae.pt"), "--stats", os.path.join(a.out, "vae.json")] if have("vae.pt") else []) + a.more.split())
-    o.world, o.begun, o.helpers = world, time.time(), helpers
+    o.world, o.begun, o.helpers = world, time.time(), helpers.all() if helpers else None
     teacher, student, vae, _ = train_dit.main(o)
     sidecar = dict(tier=a.tier, width=o.size, height=o.size, frames=o.frames)
     export.write(a.out, os.path.join(a.out, "models"), guidance=1.0 if a.distil > 0 else 3.0, **sidecar)
