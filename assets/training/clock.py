@@ -1,7 +1,8 @@
-"""The wall clock of a training leg: the schedule by time, saving every two minutes, stopping on its own. All trainers share it.
+"""The wall clock of a training leg: the schedule by time, saving every two minutes, stopping on its own; and the options of every trainer. All trainers share it.
 
 Why by time and not by steps: device time is counted by the minute; a leg must end inside it whatever the speed turns out to be.
 """
+import argparse
 import json
 import os
 import time
@@ -9,6 +10,7 @@ import time
 import torch
 
 SAVE_EVERY = 120.0
+MODELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models")    # what ships
 
 
 class Clock:
@@ -46,6 +48,24 @@ class Clock:
             self.saved = time.time()
             return True
         return False
+
+
+def parser(minutes, tier=132, workers=6, every=50):
+    """A parser with what every trainer takes; a trainer adds its own."""
+    p = argparse.ArgumentParser()
+    p.add_argument("--pack", required=True, help="folder made by pack.py")
+    p.add_argument("--out", required=True, help="checkpoints and logs")
+    p.add_argument("--minutes", type=float, default=minutes, help="of the whole leg")
+    p.add_argument("--resume", action="store_true")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--tier", type=int, default=tier, help="actors: the first 48, 96 or 132")
+    p.add_argument("--steps", type=int, default=0, help="stop after so many; 0: by the clock alone")
+    p.add_argument("--every", type=int, default=every, help="steps between two lines of the log")
+    p.add_argument("--workers", type=int, default=workers, help="processes that draw stories")
+    p.add_argument("--variants", type=int, default=6, help="of each drawn place")
+    p.add_argument("--plain", action="store_true", help="compile nothing")
+    return p
 
 
 def save(path, value):

@@ -10,8 +10,8 @@ import io
 import json
 import os
 import re
-import shutil
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import words
@@ -32,11 +32,16 @@ def loop(path, every, limit=36):
 
 
 def glyph(font, code):
-    """One colour glyph of the font as a square WebP."""
-    im = Image.new("RGBA", (136, 136))
-    ImageDraw.Draw(im).text((0, 4), chr(int(code, 16)), font=font, embedded_color=True)
+    """One colour glyph of the font as a WebP of 136 x 128, as the font holds it. Drawn on black and on white, since drawing on nothing squares the alpha of its edges."""
+    over = []
+    for ground in ("black", "white"):
+        im = Image.new("RGB", (136, 128), ground)
+        ImageDraw.Draw(im).text((0, 0), chr(int(code, 16)), font=font, embedded_color=True)
+        over.append(np.asarray(im, np.float32))
+    alpha = 255 - (over[1] - over[0]).mean(-1, keepdims=True)
+    rgb = over[0] * 255 / np.maximum(alpha, 1)
     f = io.BytesIO()
-    im.resize((SIZE, SIZE), Image.LANCZOS).save(f, "WEBP", quality=85)
+    Image.fromarray(np.concatenate([rgb, alpha], -1).clip(0, 255).round().astype(np.uint8), "RGBA").save(f, "WEBP", quality=85)
     return f.getvalue()
 
 

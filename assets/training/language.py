@@ -5,7 +5,8 @@ whole foreign clauses are mixed in, so that unknown words are ignored instead of
 canonical() is the one fixed wording, used by the evaluation and, later, as the captioner's target.
 
 A label record (dict): actors [(actor index, colour index)], motion, scene, camera, weather, time, style, speed: indices into words.py's lists;
-speed is -1 slowly, 0 unsaid, 1 fast. Only the first actor moves; a second one stands by.
+speed is -1 slowly, 0 unsaid, 1 fast. Only the first actor moves; a second one stands by. own, where there is one: the colour that an unpainted first actor
+has by nature, which may be said of it.
 """
 import words as w
 
@@ -73,7 +74,7 @@ def caption(label, rng):
     if rng.random() < 0.15:
         return canonical(label)
     a, c = label["actors"][0]
-    who, does = subject(a, c, rng), predicate(a, label["motion"], label["speed"], rng)
+    who, does = subject(a, c or label.get("own", 0), rng), predicate(a, label["motion"], label["speed"], rng)
     if len(label["actors"]) > 1 and rng.random() < 0.9:
         who += pick((" and ", " with ", " next to ", " beside "), rng) + subject(*label["actors"][1], rng)
     where = pick(w.SCENES[label["scene"]].said, rng) if rng.random() < 0.93 else ""

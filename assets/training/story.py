@@ -111,8 +111,9 @@ class Teller:
                 continue
             break
         colour = int(rng.integers(1, len(w.COLOURS))) if a.recolour and rand() < 0.7 else 0
-        if colour and same_hue(colour, self.world.base[actor]):    # a red racing car in red is the racing car as it is: no label could be right
-            colour = 0
+        own = 0
+        if colour and same_hue(colour, self.world.base[actor]):    # a racing car painted red is the racing car as it is: the words may say red, the label cannot
+            own, colour = colour, 0
         colour = want.get("colour", colour)
         style = int(rand() < 0.1)
         actors = [(actor, colour)]
@@ -126,7 +127,7 @@ class Teller:
         camera = int(rng.integers(1, len(w.CAMERAS))) if rand() < 0.35 else 0
         weather = int(rng.integers(1, len(w.WEATHERS))) if rand() < 0.25 else 0
         label = {"actors": actors, "motion": motion, "scene": scene, "camera": camera, "weather": weather, "time": time, "style": style,
-                 "speed": int(rng.integers(-1, 2)) if rand() < 0.3 else 0, "slot": 0}
+                 "speed": int(rng.integers(-1, 2)) if rand() < 0.3 else 0, "slot": 0, "own": own}
         for k in ("camera", "weather", "time", "style", "speed"):
             label[k] = want.get(k, label[k])
         return label

@@ -30,7 +30,7 @@ try "the VAE trains and exports" train_vae.py $small --minutes 3 --steps 3 --siz
 try "the VAE resumes" train_vae.py $small --minutes 3 --steps 1 --size 32 --frames 9 --batch 4 --short 5x32x4 --judge 1 --judge-size 32 --resume
 try "the probe trains" train_probe.py $small --minutes 3 --steps 2 --size 64 --batch 2 --judge 2
 try "the DiT and the text encoder train and are distilled" train_dit.py $small --vae "$out/run/vae.pt" --stats "$out/run/vae.json" --minutes 3 --distil 1 --steps 6 --size 32 --frames 9 --batch 2 --ring 32 --fill 8 --chunk 4 --long 17x64x2 --long-every 2 --long-ring 4 --stream 41 --stream-ring 8 --causal 0.7 --images 0 --images-later 0.4 --export "$out/models"
-try "the evaluation runs" evaluate.py --pack "$pack" --run "$out/run" --tier 132 --clips 2 --size 32 --frames 9 --variants 1 --device cpu
+try "the evaluation runs" evaluate.py --pack "$pack" --run "$out/run" --tier 132 --clips 2 --recoloured 2 --size 32 --frames 9 --variants 1 --device cpu
 try "captions can be read back" caption_text.py
 try "the captioner trains, is judged and exports" train_captioner.py --pack "$pack" --out "$out/captioner" --export "$out/captioner/model" --device cpu --minutes 3 --steps 8 --batch 2 --ring 4 --trips 2 --variants 1 --workers 1 --every 4 --judge 2 --tiny
 try "a run is exported" export.py --run "$out/run" --out "$out/models"

@@ -12,7 +12,6 @@ begins. The labels are the story's own, and they are why minutes suffice.
 
     python3 train_captioner.py --pack DIR --out DIR --minutes 8 [--export DIR] [--resume] [--device cpu]
 """
-import argparse
 import json
 import os
 import time
@@ -27,7 +26,7 @@ import caption_text
 import captioner
 import feed
 import words
-from clock import Clock, Log, save
+from clock import Clock, Log, MODELS, parser, save
 from muon import Optimiser
 from probe import HEADS
 from train_probe import spoil
@@ -334,33 +333,20 @@ def main(a):
 
 
 def options(argv=None):
-    here = os.path.dirname(os.path.abspath(__file__))
-    p = argparse.ArgumentParser()
-    p.add_argument("--pack", required=True)
-    p.add_argument("--out", required=True)
+    p = parser(10, workers=4)
+    p.add_argument("--models", default=MODELS)
     p.add_argument("--export")
     p.add_argument("--no-trips", action="store_true", help="no round trips through the VAE")
     p.add_argument("--vae", help="weights of train_vae.py, with --stats; the VAE that ships if not given")
     p.add_argument("--stats")
-    p.add_argument("--models", default=os.path.join(here, "../models"))
     p.add_argument("--tokenizer", help="tokenizer.json; made if not given")
-    p.add_argument("--minutes", type=float, default=10, help="of all, the judging included")
     p.add_argument("--judging", type=float, default=0.5, help="minutes kept for it")
-    p.add_argument("--resume", action="store_true")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--tier", type=int, default=132)
     p.add_argument("--fps", type=float, default=12)
     p.add_argument("--batch", type=int, default=256)
     p.add_argument("--ring", type=int, default=8192, help="clips after the VAE that are kept, of each kind")
     p.add_argument("--trips", type=int, default=32, help="of them made at a time, at most a seventh of the time")
     p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--every", type=int, default=50)
     p.add_argument("--judge", type=int, default=1024)
-    p.add_argument("--workers", type=int, default=4)
-    p.add_argument("--variants", type=int, default=6)
-    p.add_argument("--plain", action="store_true", help="the renderer is not compiled")
     p.add_argument("--tiny", action="store_true", help="small pictures, for a smoke run")
     a = p.parse_args(argv)
     a.fast = not a.plain

@@ -32,7 +32,7 @@ import configs
 import export
 import feed
 import words
-from clock import Clock, Log, save
+from clock import Clock, Log, MODELS, parser, save
 from dit import BLOCK, DiT, Heads
 from muon import Optimiser
 from probe import HEADS
@@ -460,21 +460,14 @@ def distil(a, teacher, rings, forms, clock, log):
 
 
 def options(argv=None):
-    p = argparse.ArgumentParser()
-    p.add_argument("--pack", required=True)
-    p.add_argument("--out", required=True)
+    p = parser(12, tier=96, workers=8)
+    p.add_argument("--models", default=MODELS)
     p.add_argument("--vae")
     p.add_argument("--stats")
     p.add_argument("--tokenizer", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models/tokenizer"))
-    p.add_argument("--models", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models"))
-    p.add_argument("--minutes", type=float, default=12)
     p.add_argument("--distil", type=float, default=0.0)
     p.add_argument("--guidance", type=float, default=3.0)
     p.add_argument("--guidance-later", type=float, default=2.0, help="of causal blocks after the first")
-    p.add_argument("--resume", action="store_true")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--tier", type=int, default=96)
     p.add_argument("--frames", type=int, default=17)
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--layers", type=int, default=12)
@@ -490,7 +483,6 @@ def options(argv=None):
     p.add_argument("--stream-ring", type=int, default=8192)
     p.add_argument("--long-ring", type=int, default=256)
     p.add_argument("--export")
-    p.add_argument("--plain", action="store_true", help="compile nothing")
     p.add_argument("--warm", help=argparse.SUPPRESS)
     p.add_argument("--ema", type=float, default=0.998)
     p.add_argument("--chunk", type=int, default=64)
@@ -500,10 +492,6 @@ def options(argv=None):
     p.add_argument("--floor", type=float, default=0.03, help="to this share of the peak")
     p.add_argument("--shift", type=float, default=2.0)
     p.add_argument("--causal", type=float, default=0.3)
-    p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--every", type=int, default=50)
-    p.add_argument("--workers", type=int, default=8)
-    p.add_argument("--variants", type=int, default=6)
     a = p.parse_args(argv)
     a.begun, a.world, a.frozen, a.helpers = None, None, None, None
     return a

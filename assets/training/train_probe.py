@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import feed
-from clock import Clock, Log, save
+from clock import Clock, Log, parser, save
 from muon import Optimiser
 from probe import HEADS, Probe
 from world import World
@@ -77,12 +77,12 @@ def main(a):
         opt.load(c["optimiser"])
         a.seed = c["seed"] + 1
     f = feed.Feed(world.index, "teller", 17, a.size, a.size, a.tier, "probe", a.seed, a.batch, a.workers, want={"second": 0.0})
-    step = torch.compile(loss_of) if cuda else loss_of
+    step = torch.compile(loss_of) if cuda and not a.plain else loss_of
     done, total, t0 = 0, 0.0, time.time()
     while clock.running() and (not a.steps or done < a.steps):
         b = next(f)
         facts = torch.from_numpy(b.pop("facts")).to(a.device)
-        x = spoil(world.render(b, a.size, a.size, fast=cuda)[0])
+        x = spoil(world.render(b, a.size, a.size, fast=cuda and not a.plain)[0])
         if cuda:
             x = x.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
@@ -107,22 +107,11 @@ def main(a):
 
 
 def options(argv=None):
-    p = argparse.ArgumentParser()
-    p.add_argument("--pack", required=True)
-    p.add_argument("--out", required=True)
-    p.add_argument("--minutes", type=float, default=2.5)
-    p.add_argument("--resume", action="store_true")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--tier", type=int, default=132)
+    p = parser(2.5)
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--every", type=int, default=50)
     p.add_argument("--judge", type=int, default=512)
-    p.add_argument("--workers", type=int, default=6)
-    p.add_argument("--variants", type=int, default=6)
     p.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args(argv)
     a.begun, a.world = None, None

@@ -33,7 +33,7 @@ import configs
 import export
 import feed
 import story
-from clock import Clock, Log, save
+from clock import Clock, Log, MODELS, parser, save
 from muon import Optimiser
 from vae import VAE, Causal, Res
 from world import World
@@ -337,14 +337,8 @@ def main(a):
 
 
 def options(argv=None):
-    p = argparse.ArgumentParser()
-    p.add_argument("--pack", required=True)
-    p.add_argument("--out", required=True)
-    p.add_argument("--minutes", type=float, default=7)
-    p.add_argument("--resume", action="store_true")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--tier", type=int, default=132)
+    p = parser(7, workers=2, every=100)
+    p.add_argument("--models", default=MODELS)
     p.add_argument("--frames", type=int, default=33)
     p.add_argument("--size", type=int, default=96)
     p.add_argument("--batch", type=int, default=8)
@@ -353,19 +347,13 @@ def options(argv=None):
     p.add_argument("--export")
     p.add_argument("--form", default="auto")
     p.add_argument("--only", choices=("encoder",))
-    p.add_argument("--models", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models"))
     p.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--rise", type=int, default=200, help="steps of warm-up")
     p.add_argument("--fall", type=float, default=0.7)
     p.add_argument("--adamw", action="store_true")
-    p.add_argument("--plain", action="store_true")
-    p.add_argument("--steps", type=int, default=0)
-    p.add_argument("--every", type=int, default=100)
     p.add_argument("--judge", type=int, default=96)
     p.add_argument("--judge-size", type=int, default=128)
-    p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--variants", type=int, default=6)
     a = p.parse_args(argv)
     a.begun, a.world = None, None
     return a
