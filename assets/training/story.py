@@ -67,6 +67,7 @@ class Teller:
     def __init__(self, world, frames, width, height, tier=132, held=False):
         self.world, self.T, self.aspect, self.tier, self.held = world, frames, height / width, tier, held
         self.actors = [a for a in world.actors if a < tier]        # those present in the pack
+        self.drawn = self.actors + ([] if held else [a for a in self.actors if w.ACTORS[a].recolour])    # ten looks are more to learn than one: twice as often
 
     def tell(self, rng, want=None):
         """rng: numpy Generator. want: label fields to keep fixed (names as in language.py). Returns (record, label)."""
@@ -95,7 +96,7 @@ class Teller:
     def _label(self, rng, want):
         rand = rng.random
         for _ in range(100):
-            actor = want["actor"] if "actor" in want else int(self.actors[rng.integers(len(self.actors))])
+            actor = want["actor"] if "actor" in want else int(self.drawn[rng.integers(len(self.drawn))])
             a = w.ACTORS[actor]
             scene = want["scene"] if "scene" in want else int(rng.integers(len(w.SCENES)))
             if "scene" not in want and a.way in ("swim", "sail") and rand() < 0.6:
