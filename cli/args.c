@@ -126,6 +126,8 @@ const struct cli_option cli_options[] = {
     { "bits", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(bits), 0, 0, "8|10", OUT, "bits of each sample" },
     { "crf", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(crf), 0, 0, "N", OUT,
       "quality of the encoder, 0 to 51 (av1, vp9: 63); less is better and larger" },
+    { "audio", 0, ARG_TEXT, CLI_VIDEO | CLI_RERUN, FIELD(audio), 0, 0, "FILE", OUT,
+      "a clip whose sound goes along as it is, where the container takes it" },
     { "overwrite", 'y', ARG_FLAG, CLI_VIDEO | CLI_RERUN, FIELD(overwrite), 0, 0, NULL, OUT,
       "replace the file given with -o if it exists; refused without" },
     { "report", 0, ARG_TEXT, CLI_VIDEO, FIELD(report), 0, 0, "FILE", OUT,

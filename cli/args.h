@@ -90,7 +90,7 @@ struct cli_args {
     double      mass, cosine, lse;
     int64_t     preview_every;
     const char *preview_file;
-    const char *output, *format, *codec, *bits, *crf, *report;
+    const char *output, *format, *codec, *bits, *crf, *audio, *report;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
     const char    *config;               /* --config; texts of that file are held by `texts` until cli_args_free */

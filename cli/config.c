@@ -2,6 +2,7 @@
  * same. */
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,7 +115,10 @@ bool cli_config_read(struct cli_args *a, const char *path, char *message, size_t
     json_t       *root = strcmp(path, "-") ? json_load_file(path, JSON_REJECT_DUPLICATES, &why)
                                            : json_loadf(stdin, JSON_REJECT_DUPLICATES, &why);
     if (!root) {
-        snprintf(message, size, "%s: line %d, column %d: %s", path, why.line, why.column, why.text);
+        if (why.line < 0) /* it was not opened */
+            snprintf(message, size, "--config \"%s\" cannot be read: %s", path, strerror(errno));
+        else
+            snprintf(message, size, "%s: line %d, column %d: %s", path, why.line, why.column, why.text);
         return false;
     }
     a->texts = json_array();

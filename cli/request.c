@@ -12,7 +12,7 @@ void cli_request_fill(struct cli_request *r, const struct cli_args *a, const gv_
           { "format", a->format }, { "codec", a->codec },     { "crf", a->crf },
           { "bits", a->bits },     { "causal", a->causal },   { "attention", a->attention },
           { "cache", a->cache },   { "receipt", a->receipt }, { "verify", a->verify ? "on" : NULL },
-          { "compat", a->compat }
+          { "compat", a->compat }, { "audio", a->audio }
     };
     gv_video_request_init(q);
     memcpy(r->options, a->options, a->n_options * sizeof *r->options);

@@ -4,7 +4,7 @@
 
 #include "args.h"
 
-enum { CLI_NAMED = 10 }; /* options of the command that are options of the model */
+enum { CLI_NAMED = 11 }; /* options of the command that are options of the model */
 
 struct cli_request {
     gv_video_request q;

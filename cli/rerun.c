@@ -131,6 +131,7 @@ static void fill_request(struct rerun *r)
     add_option(r, "codec", a->codec);
     add_option(r, "bits", a->bits);
     add_option(r, "crf", a->crf);
+    add_option(r, "audio", a->audio);
     q->output_path = a->output ? r->output : NULL;
     q->progress = on_progress;
     q->user = r;

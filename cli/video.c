@@ -67,7 +67,7 @@ static int read_prompt(struct video *v)
     return EXIT_OK;
 }
 
-static int check_picture(struct video *v, const char *option, const char *path)
+static int check_file(struct video *v, const char *option, const char *path, const char *what)
 {
     struct stat st;
     if (!path)
@@ -75,7 +75,7 @@ static int check_picture(struct video *v, const char *option, const char *path)
     if (stat(path, &st) != 0 || access(path, R_OK) != 0)
         return cli_fail(&v->open.printer, EXIT_NO_INPUT, "%s \"%s\" cannot be read: %s", option, path, strerror(errno));
     if (S_ISDIR(st.st_mode))
-        return cli_fail(&v->open.printer, EXIT_NO_INPUT, "%s \"%s\" is a folder; expected a picture", option, path);
+        return cli_fail(&v->open.printer, EXIT_NO_INPUT, "%s \"%s\" is a folder; expected %s", option, path, what);
     return EXIT_OK;
 }
 
@@ -84,9 +84,11 @@ static int check_inputs(struct video *v)
     const struct cli_args *a = v->args;
     int                    status = read_prompt(v);
     if (status == EXIT_OK)
-        status = check_picture(v, "--image", a->image);
+        status = check_file(v, "--image", a->image, "a picture");
     if (status == EXIT_OK)
-        status = check_picture(v, "--last-image", a->last_image);
+        status = check_file(v, "--last-image", a->last_image, "a picture");
+    if (status == EXIT_OK)
+        status = check_file(v, "--audio", a->audio, "a clip");
     if (status == EXIT_OK)
         status = cli_output_choose(&v->open.printer, a, v->prompt, v->output);
     if (status == EXIT_OK && a->report)
@@ -264,8 +266,8 @@ static int finish(struct video *v, double seconds)
     return status;
 }
 
-/* UNSUPPORTED is a wrong request, but a picture of an unread kind (a playlist, HEIC) is bad media: its name begins the message. */
-static bool about_picture(const char *message, const char *path)
+/* UNSUPPORTED is a wrong request, but media of an unread kind (a playlist, HEIC) are bad media: their name begins the message. */
+static bool about_file(const char *message, const char *path)
 {
     return path && !strncmp(message, path, strlen(path));
 }
@@ -273,10 +275,10 @@ static bool about_picture(const char *message, const char *path)
 static int fail_call(struct video *v, gv_status status)
 {
     const char *why = gv_session_message(v->open.session);
-    const bool  picture = about_picture(why, v->args->image) || about_picture(why, v->args->last_image);
+    const bool  media = about_file(why, v->args->image) || about_file(why, v->args->last_image) || about_file(why, v->args->audio);
     if (status == GV_ERR_CANCELLED || cli_interrupted())
         return cli_fail(&v->open.printer, EXIT_CANCELLED, "cancelled; nothing was written");
-    return cli_fail(&v->open.printer, status == GV_ERR_UNSUPPORTED && picture ? EXIT_DATA : cli_status_exit(status), "%s", why);
+    return cli_fail(&v->open.printer, status == GV_ERR_UNSUPPORTED && media ? EXIT_DATA : cli_status_exit(status), "%s", why);
 }
 
 static int dry_run(struct video *v)

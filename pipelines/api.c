@@ -252,6 +252,7 @@ static gv_status sink_open(struct video_job *job, const gv_video_request *q, str
                              .preset = gv_option_value(q, "preset"),
                              .crf = -1,
                              .comment = recipe,
+                             .audio = gv_option_value(q, "audio"),
                              .log = &job->model->engine->log };
     gv_status          status = gv_option_int(&p.bits, q, "bits", 8, 10, e);
     if (!status)

@@ -26,6 +26,7 @@ static const struct option_row rows[] = {
     { "bits", "integer", "8, 10", "8; prores: 10", "bits of each sample in the output" },
     { "crf", "integer", "0 to 51; av1, vp9: 63", "the codec's own", "quality of the output: less is better and larger" },
     { "preset", "string", "ultrafast to veryslow", "medium", "how hard h264 and hevc try to make the file small" },
+    { "audio", "string", "a clip's path", "none", "a clip whose sound goes along as it is, from its beginning to the last picture" },
     { "hash", "string", "quick, full", "quick",
       "what the recipe says of the model: a hash of each part's names, shapes and samples, or also of every byte" },
     { "format", "string", "see gv_output_formats", "the output's extension", "container of the output; needed for stdout" },

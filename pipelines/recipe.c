@@ -91,7 +91,7 @@ static json_t *picture(const char *path, const struct image *im)
 /* Those that shape the frames; how the file was encoded says the file. */
 static json_t *options(const gv_video_request *q)
 {
-    static const char *const not_ours[] = { "format", "codec", "bits", "crf", "preset", "hash", "verify" };
+    static const char *const not_ours[] = { "format", "codec", "bits", "crf", "preset", "audio", "hash", "verify" };
     json_t                  *o = json_object();
     for (size_t i = 0; i < q->option_count; i++) {
         bool ours = true;

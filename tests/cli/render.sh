@@ -61,6 +61,25 @@ expect 0 '' video x $small --image still.png -o 'i%02d.png'
 hold "five pictures" test "$(find . -name 'i0?.png' | wc -l)" = 5
 rm -f -- *.png
 
+# sound of another clip: its packets go along where the container holds them
+if "$genvid" info --formats | cut -f1 | grep -qx mkv; then
+  sound=$2/tests/golden/media/sound.mkv
+  expect 0 '' video x $small --audio "$sound" -o s.mkv
+  expect 0 '' probe s.mkv --json
+  hold "the sound went along" json_has sound '"pcm_u8"' < .out
+  expect 0 '' rerun s.mkv
+  hold "and is no part of what makes the frames" grep -q '^the same frames' .out
+  expect 0 '' rerun s.mkv --audio "$sound" -o again.mkv
+  hold "rerun takes it too" sh -c '"$1" probe again.mkv | grep -q pcm_u8' sh "$genvid"
+  expect 0 'does not hold sound in pcm_u8.*mkv holds all' video x $small --audio "$sound" -o s.mp4
+  expect 0 'y4m holds no sound' video x $small --audio "$sound" -o s.y4m
+  expect 66 '^genvid: --audio "absent.mkv" cannot be read' video x $small --audio absent.mkv -o t.mkv
+  expect 66 'is a folder; expected a clip' video x $small --audio . -o t.mkv
+  echo 'no clip' > not.mkv
+  expect 65 'not.mkv is not a clip whose sound can be read' video x $small --audio not.mkv -o t.mkv
+  rm -f -- *.mkv *.mp4 *.y4m
+fi
+
 # previews: into a file, which is a picture; not into what is no terminal
 expect 0 '' video x $small --preview-every 1 --preview-file look.png -o b.y4m
 hold "a preview was written" test -s look.png

@@ -198,12 +198,12 @@ def rgb_of(p, w, h, sx, sy, depth, full, matrix, site):
     return np.floor(np.clip(np.stack([r, g, b], -1), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def wrap(name, raw, pix_fmt, w, h, options, before=()):
+def wrap(name, raw, pix_fmt, w, h, options, before=(), more=()):
     with tempfile.NamedTemporaryFile(suffix=".raw") as f:
         f.write(raw)
         f.flush()
         subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", pix_fmt, "-s", "%dx%d" % (w, h), "-r",
-                        "16", *before, "-i", f.name, "-fflags", "+bitexact", "-flags", "+bitexact", *options, path(name)],
+                        "16", *before, "-i", f.name, *more, "-fflags", "+bitexact", "-flags", "+bitexact", *options, path(name)],
                        check=True)
 
 
@@ -254,6 +254,16 @@ def clips():
     expect("rgb.mkv", a, 0)
 
 
+def sound():
+    """A quarter of a second of a tone beside four pictures."""
+    tone = (128 + 100 * np.sin(np.arange(2000) * 0.3)).astype(np.uint8)
+    with tempfile.NamedTemporaryFile(suffix=".u8") as f:
+        f.write(tone.tobytes())
+        f.flush()
+        wrap("sound.mkv", scene(W, H)[..., ::-1].tobytes() * 4, "bgr24", W, H,
+             [*FFV1, "-pix_fmt", "bgr0", "-c:a", "pcm_u8"], more=["-f", "u8", "-ar", "8000", "-ac", "1", "-i", f.name])
+
+
 # ---- resizing ----------------------------------------------------------------------------------------------------------
 
 def noisy(w, h):
@@ -287,6 +297,7 @@ def main():
         os.unlink(path(old))
     stills()
     clips()
+    sound()
     resizing()
     with open(path("pictures.tsv"), "w") as f:
         f.writelines("\t".join(map(str, row)) + "\n" for row in rows)
