@@ -1,0 +1,95 @@
+"""Reads clips back through genvid: true renders of held-out stories, or (--made) clips that genvid makes of their wording, captioned by genvid and compared slot by slot.
+
+What follows -- goes to `genvid caption`, so that pruning and the like are judged the same way:
+
+    python3 readback.py --pack DIR --genvid PATH --clips 128 [--made] [--keep DIR] [-- --prune 25]
+
+Prints one line of JSON: F1 over all slots, by slot, share of captions with every slot right, and the share of slots asked for that came back ("recall"), which is what
+is meant where a clip was made from a prompt.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+import caption_text
+import evaluate
+import feed
+import train_captioner
+from world import World
+
+W, H, T, FPS = 128, 128, 17, 12
+
+
+def write(path, clip):
+    """clip [T, H, W, 3] uint8, kept to the bit."""
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{clip.shape[2]}x{clip.shape[1]}", "-r", str(FPS), "-i", "-", "-c:v", "ffv1", "-pix_fmt", "gbrp", path],
+                   input=clip.tobytes(), check=True)
+
+
+def rendered(world, a, folder):
+    """True renders of the stream that judges the captioner. Facts [n, 12]."""
+    teller, facts = feed.teller_for(world.index, "teller", T, W, H, a.tier, True), []
+    for i in range(a.clips):
+        path = os.path.join(folder, "%04d.mkv" % i)
+        b = feed.draw(teller, "probe", train_captioner.HELD, i, 1, None, {"second": 0.0})
+        facts.append(b.pop("facts")[0])
+        if not os.path.exists(path):
+            x = world.render(b, H, W)[0][0]
+            write(path, ((x.permute(1, 2, 3, 0) + 1) * 127.5).round().byte().numpy())
+    return np.stack(facts)
+
+
+def made(world, a, folder):
+    """Clips of the prompts that evaluate.py judges the generator on, seeds 0, 1, ..."""
+    labels, facts = evaluate.prompts(world, a.clips, a.tier, W)
+    for i, l in enumerate(labels):
+        path = os.path.join(folder, "%04d.mkv" % i)
+        if not os.path.exists(path):
+            subprocess.run([a.genvid, "video", caption_text.language.canonical(l), "-m", a.model, "-o", path, "--codec", "ffv1", "--size", f"{W}x{H}", "--frames", str(T), "--seed", str(i), "-q"],
+                           check=True, stdout=subprocess.DEVNULL)
+    return facts.numpy()
+
+
+def captions(a, folder):
+    out = subprocess.run([a.genvid, "caption", folder, "-m", a.model, "--json", "-q", *a.options], check=True, capture_output=True, text=True).stdout
+    rows = [json.loads(l) for l in out.splitlines()]
+    return [r["text"] for r in sorted((r for r in rows if "text" in r), key=lambda r: r["file"])]
+
+
+def main():
+    here, argv = os.path.dirname(os.path.abspath(__file__)), sys.argv[1:]
+    cut = argv.index("--") if "--" in argv else len(argv)
+    p = argparse.ArgumentParser()
+    p.add_argument("--pack", required=True)
+    p.add_argument("--genvid", default=os.path.join(here, "../../build/genvid"))
+    p.add_argument("--model", default=os.path.join(here, "../models"))
+    p.add_argument("--clips", type=int, default=128)
+    p.add_argument("--made", action="store_true", help="clips that genvid makes, instead of true renders")
+    p.add_argument("--keep", help="folder for the clips; those that are there are used again")
+    p.add_argument("--tier", type=int, default=96)
+    p.add_argument("--variants", type=int, default=6)
+    a = p.parse_args(argv[:cut])
+    a.options = argv[cut + 1:]
+    world = World(a.pack, "cpu", a.variants, 0, workers=0)
+    with tempfile.TemporaryDirectory() as tmp:
+        folder = a.keep or tmp
+        os.makedirs(folder, exist_ok=True)
+        facts = (made if a.made else rendered)(world, a, folder)
+        texts = captions(a, folder)[:a.clips]
+    assert len(texts) == len(facts), "a clip has no caption"
+    true = [caption_text.true_slots(f) for f in facts]
+    back = [sum(caption_text.slots(t).get(k) == v for k, v in s.items()) for t, s in zip(texts, true)]
+    row = {**caption_text.score(texts, facts), "recall": sum(back) / sum(map(len, true)), "clips": len(texts)}
+    print(json.dumps({k: round(v, 4) for k, v in row.items()}))
+    for f, t, s in zip(facts, texts, true):
+        if caption_text.slots(t) != s:
+            print(caption_text.wording(f), "|", t, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
