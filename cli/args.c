@@ -491,13 +491,21 @@ void cli_args_init(struct cli_args *a, const struct cli_command *command)
     *a = (struct cli_args){ .command = command, .seed = -1, .guidance = -1 };
 }
 
+/* `genvid help --steps` asks about an option as well as `genvid help steps` does. */
+static bool is_question(const struct reader *r, const char *word)
+{
+    if (r->a->command->bit != CLI_HELP)
+        return false;
+    return word[1] == '-' ? word[2] && !find(word + 2, strlen(word + 2), CLI_HELP) : !by_letter(CLI_HELP, word[1]);
+}
+
 static bool read_argv(struct reader *r)
 {
     bool ok = true, only_words = false;
     r->at = 0;
     while (ok && r->at < r->argc) {
         const char *word = r->argv[r->at++];
-        if (only_words || word[0] != '-' || !word[1])
+        if (only_words || word[0] != '-' || !word[1] || is_question(r, word))
             ok = read_word(r, word);
         else if (!strcmp(word, "--"))
             only_words = true;

@@ -233,13 +233,15 @@ static int man_page(void)
     return EXIT_OK;
 }
 
-/* An option of whatever commands have one of that name. */
-static bool help_option(const char *name)
+/* An option of whatever commands have one of that name, or of that letter. */
+static bool help_option(const char *word)
 {
+    const char *name = word + (word[0] == '-') + (word[0] == '-' && word[1] == '-');
+    const bool  letter = name == word + 1 && name[0] && !name[1];
     bool found = false;
     for (size_t i = 0; i < cli_n_options; i++) {
         const char *between = "";
-        if (strcmp(cli_options[i].name, name))
+        if (letter ? cli_options[i].letter != name[0] : strcmp(cli_options[i].name, name) != 0)
             continue;
         for (size_t k = 0; k < cli_n_commands; k++)
             if (cli_options[i].commands & cli_commands[k].bit) {

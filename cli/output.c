@@ -94,6 +94,8 @@ int cli_output_writable(struct cli_printer *p, const char *option, const char *p
     snprintf(dir, sizeof dir, "%.*s", slash && !n ? 1 : slash ? n : 1, slash ? path : ".");
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return cli_fail(p, EXIT_USAGE, "%s is \"%s\", which is a folder; expected a file name", option, path);
+    if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
+        return cli_fail(p, EXIT_IO, "%s: \"%s\" is no folder", option, dir);
     if (access(dir, W_OK | X_OK) != 0)
         return cli_fail(p, EXIT_IO, "%s: cannot write into the folder \"%s\": %s", option, dir, strerror(errno));
     return EXIT_OK;

@@ -572,12 +572,14 @@ static int n_resident(const struct weights *w, bool stream)
     return stream && w->n_layers ? 1 : w->n_layers;
 }
 
-static gv_status upload(struct weights *w, bool stream, struct error *e)
+static gv_status upload(const atomic_bool *cancel, struct weights *w, bool stream, struct error *e)
 {
     for (int i = 0; i < n_resident(w, stream); i++) {
         struct layer *l = &w->layer[i];
         if (l->memory)
             continue;
+        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
+            return gv_fail(e, GV_ERR_CANCELLED, "cancelled");
         TRY(gv_device_alloc(w->device, l->bytes, "weights", &l->memory, e));
         gv_status status = prepare_layer(w, l, l->base, l->memory, e);
         if (status) {
@@ -604,10 +606,15 @@ static gv_status pin_null(const struct weights *w, struct device *d, bool stream
 
 gv_status gv_weights_pin(struct weights *w, struct device *d, bool stream, struct error *e)
 {
+    return gv_weights_pin_unless(NULL, w, d, stream, e);
+}
+
+gv_status gv_weights_pin_unless(const atomic_bool *cancel, struct weights *w, struct device *d, bool stream, struct error *e)
+{
     if (gv_device_is_null(d))
         return pin_null(w, d, stream, e);
     pthread_mutex_lock(&w->lock);
-    gv_status status = upload(w, stream, e);
+    gv_status status = upload(cancel, w, stream, e);
     if (!status)
         w->pins++;
     else if (!w->pins)

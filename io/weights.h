@@ -81,6 +81,8 @@ size_t gv_weights_bytes(const struct weights *w); /* on the device when all are 
 /* Begin to use: uploads what is not resident yet; of a streamed model only the first layer bound. On the null device: counts.
  * Errors: MEMORY. */
 gv_status gv_weights_pin(struct weights *w, struct device *d, bool stream, struct error *e);
+/* The same until *cancel is set, which is seen before each layer and leaves nothing pinned: CANCELLED. NULL = never. */
+gv_status gv_weights_pin_unless(const atomic_bool *cancel, struct weights *w, struct device *d, bool stream, struct error *e);
 /* End the use. drop: free the device's copy unless somebody else pins it. */
 void gv_weights_unpin(struct weights *w, struct device *d, bool stream, bool drop);
 /* Bytes on the device now; idle: only if nobody pins them, else 0. */

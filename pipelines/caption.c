@@ -59,7 +59,8 @@ static void stage_end(struct caption_state *s, const char *name, double began)
 
 static bool pin(struct caption_state *s, struct weights *w)
 {
-    return gv_run_ready(s->run) && !gv_weights_pin(w, s->run->device, s->job->residency.stream, &s->run->err);
+    const bool stream = s->job->residency.stream;
+    return gv_run_ready(s->run) && !gv_weights_pin_unless(s->run->cancel, w, s->run->device, stream, &s->run->err);
 }
 
 static void unpin(struct caption_state *s, struct weights *w, bool pinned)

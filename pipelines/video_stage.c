@@ -34,7 +34,7 @@ void gv_stage_end(struct video_state *v, const char *name, double began)
 
 void gv_stage_pin(struct video_state *v, struct weights *w, bool stream, bool *pinned)
 {
-    *pinned = gv_run_ready(v->run) && !gv_weights_pin(w, v->run->device, stream, &v->run->err);
+    *pinned = gv_run_ready(v->run) && !gv_weights_pin_unless(v->run->cancel, w, v->run->device, stream, &v->run->err);
 }
 
 void gv_stage_unpin(struct video_state *v, struct weights *w, bool stream, bool *pinned)

@@ -96,7 +96,15 @@ for subject in info bench help output exit files session config steps; do
   expect 0 '' help $subject
   hold "help $subject says something" test -s .out
 done
+for option in steps --steps; do
+  expect 0 '' help $option
+  hold "help $option is of the option" grep -q 'steps N .*denoising steps' .out
+done
+expect 0 '' help -i
+hold "a letter is its option's" grep -q -- '-i, --image' .out
+expect 64 'no help on "--stpes"' help --stpes
 expect 64 'no help on "vidoe"; did you mean video' help vidoe
+expect 74 '"help.txt" is no folder' video x -o help.txt/a.y4m
 expect 0 '' help --man
 hold "the manual page is troff" grep -q '^.TH GENVID 1' .out
 sed -n 's/^ .*--\([a-z-]*\).*/\1/p' help.txt | sort -u | while read -r name; do

@@ -425,6 +425,27 @@ static size_t in_use(void)
     return atomic_load(&cpu->in_use);
 }
 
+static void a_cancelled_pin_leaves_what_was_there(void **state)
+{
+    (void)state;
+    const atomic_bool cancel = true;
+    struct layer      layer[LAYERS];
+    struct error      e = { 0 };
+    write_file("cancel.safetensors", GV_F32, 0, LAYERS);
+    struct weights *w = open_model("cancel", GV_F32, layer);
+    size_t          first = gv_weights_bytes(w) / LAYERS;
+    assert_int_equal(gv_weights_pin_unless(&cancel, w, cpu, false, &e), GV_ERR_CANCELLED);
+    assert_int_equal(in_use(), 0);
+    assert_int_equal(gv_weights_pin(w, cpu, true, NULL), GV_OK);
+    assert_int_equal(gv_weights_pin_unless(&cancel, w, cpu, true, NULL), GV_OK); /* nothing is left to upload */
+    assert_int_equal(gv_weights_pin_unless(&cancel, w, cpu, false, NULL), GV_ERR_CANCELLED);
+    assert_int_equal(in_use(), first);
+    gv_weights_unpin(w, cpu, true, true);
+    gv_weights_unpin(w, cpu, true, true);
+    assert_int_equal(in_use(), 0);
+    gv_weights_close(&w);
+}
+
 static void pins_are_counted(void **state)
 {
     (void)state;
@@ -543,6 +564,7 @@ int main(void)
         cmocka_unit_test(weights_of_whole_numbers_are_refused),
         cmocka_unit_test(a_vector_may_carry_sizes_of_one),
         cmocka_unit_test(pins_are_counted),
+        cmocka_unit_test(a_cancelled_pin_leaves_what_was_there),
         cmocka_unit_test(weights_that_do_not_fit_leave_nothing),
         cmocka_unit_test(the_null_device_counts_what_would_be_pinned),
         cmocka_unit_test(a_shared_checkpoint_outlives_its_first_owner),
