@@ -48,6 +48,7 @@ void gv_approx_begin_block(struct attn_approx *a)
 void gv_approx_close(struct attn_approx *a)
 {
     gv_plan_free(&a->plan);
+    gv_axes_close(&a->axes);
     gv_cache_close(&a->kept);
     gv_cache_close(&a->partials);
     free(a->last);
@@ -77,6 +78,9 @@ gv_status gv_approx_layout(struct attn_approx *a, struct attn_layout *l, int hea
         return GV_OK;
     }
     gv_plan_free(&a->plan);
+    gv_axes_close(&a->axes);
+    if (a->config->axes > 1)
+        TRY(gv_axes_open(&a->axes, l, &(struct axes_shape){ a->config->axes, a->layers * a->streams, heads }, e));
     return p->build ? p->build(&a->plan, l, heads, a->config->value, e) : GV_OK;
 }
 
@@ -260,10 +264,31 @@ static double share(const struct attending *w, double density)
     return ((double)w->keys * density + (double)rest) / (double)(w->keys + rest);
 }
 
+/* A static plan, each head in its own order: the first call is exact, and chooses. */
+static void attend_in_axes(struct attending *w)
+{
+    struct attn_approx *a = w->a;
+    const int           site = w->layer * a->streams + w->stream;
+
+    if (gv_device_is_null(w->r->device) ? w->refresh : !gv_axes_chosen(&a->axes, site)) {
+        gv_axes_choose(w->r, &a->axes, site, &w->call, &a->plan);
+        w->density = 1;
+        return;
+    }
+    w->call.plan = &a->plan;
+    gv_axes_attend(w->r, &a->axes, site, &w->call);
+    w->density = share(w, a->plan.density);
+    w->thinned = true;
+}
+
 static void attend_thinned(struct attending *w)
 {
     struct attn_plan plan;
 
+    if (w->a->axes.n > 1) {
+        attend_in_axes(w);
+        return;
+    }
     choice_plan(w, &plan);
     w->call.plan = &plan;
     gv_attention(w->r, &w->call);

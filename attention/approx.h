@@ -3,7 +3,7 @@
  * without an attn_approx that is the same thing.
  *
  *   exact      dense_steps, dense_last, dense_layers, and every writing pass of causal generation
- *   static     the policy's plan, built once for the clip's layout
+ *   static     the policy's plan, built once for the clip's layout; with axes, in the order that suits each head (axes.h)
  *   scored     a plan made from this call's queries and keys; or, where a choice lasts (every, at, drift, across), a bitmap kept
  *              from the step and layer that made it
  *   partial    what the unchosen keys gave is kept from the refresh and is the seed of the steps that follow:
@@ -26,6 +26,7 @@
 #define GV_ATTENTION_APPROX_H
 
 #include "attention/attention.h"
+#include "attention/axes.h"
 #include "attention/bitmap.h"
 #include "attention/cache.h"
 #include "attention/policy.h"
@@ -43,6 +44,7 @@ struct approx_config {
     double                    value[GV_POLICY_OPTIONS];
     int                       dense_steps, dense_last, dense_layers;
     struct refresh            refresh;
+    int                       axes; /* orders that a head may take; 0 or 1: the layout's */
     enum keep_partial         keep;
     double                    keep_value[GV_POLICY_OPTIONS];
 };
@@ -74,8 +76,8 @@ struct attn_calibration {
     int             steps, layers, heads;   /* steps: of the solver, for the bitmaps */
     int             grid[3], tiles, blocks; /* the clip, in tokens; of one head's bitmap */
     const uint32_t *bitmap;                 /* [steps][layers][heads][tiles][words of a row]: blocks to read; NULL = none */
-    const uint8_t  *fresh;                /* [passes][layers][heads]: 1 = reads its history anew; NULL = none does */
-    int             passes;               /* steps + 1, of another solver perhaps */
+    const uint8_t  *fresh;                  /* [passes][layers][heads]: 1 = reads its history anew; NULL = none does */
+    int             passes;                 /* steps + 1, of another solver perhaps */
 };
 
 /* ---- what it cost ---- */
@@ -106,6 +108,7 @@ struct attn_approx {
     int                            layers, streams;
     bool                           causal;   /* source 1 is a history, and only it is thinned out */
     struct attn_plan               plan;     /* of a static policy */
+    struct attn_axes               axes;     /* and each head's order, where that is asked for */
     struct cache                  *kept;     /* choices; of these and histories every layer's */
     struct cache                  *partials; /* within the budget */
     int                           *last;     /* [2][layers * streams] step of the last refresh of a choice, of a partial; -1 */

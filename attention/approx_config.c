@@ -5,7 +5,7 @@
 
 #include "attention/approx.h"
 
-enum { DENSE_STEPS, DENSE_LAST, DENSE_LAYERS, EVERY, DRIFT, ACROSS, AT, N_COMMON };
+enum { DENSE_STEPS, DENSE_LAST, DENSE_LAYERS, EVERY, DRIFT, ACROSS, AXES, AT, N_COMMON };
 static const struct policy_option common[] = {
     { "dense_steps", "first steps that are computed exactly", 0, 0, 1000 },
     { "dense_last", "last steps that are computed exactly", 0, 0, 1000 },
@@ -13,6 +13,9 @@ static const struct policy_option common[] = {
     { "every", "scored policies choose anew every n-th step; 0 = not by number", 1, 0, 1000 },
     { "drift", "and when the mean query or key has moved by more than this share; -1 = off", -1, -1, 1e6 },
     { "across", "one of n layers chooses, those behind it take its choice", 1, 1, 1000 },
+    { "axes",
+      "fixed policies: each head in the best of n orders of time, height and width (2: frames or places first); 1 = raster", 1,
+      1, GV_AXES },
     { "at", "and in these steps, counted from 1: at=10+30", 0, 1, 1000 },
     { 0 },
 };
@@ -72,6 +75,7 @@ static void take_common(struct approx_config *c, const double value[N_COMMON])
     c->refresh.every = (int)value[EVERY];
     c->refresh.drift = value[DRIFT];
     c->refresh.across = (int)value[ACROSS];
+    c->axes = (int)value[AXES];
 }
 
 /* One "name=value": common options are taken here, the others gathered behind the policy's name. */
@@ -150,6 +154,9 @@ gv_status gv_approx_check(const struct approx_config *c, bool causal, struct err
     if (is_thinned(c) && !c->policy->plan && (c->refresh.across > 1 || c->refresh.drift >= 0))
         return gv_fail(e, GV_ERR_ARGUMENT, "attention policy %s always chooses the same: across and drift are for scored ones",
                        c->policy->name);
+    if (c->axes > 1 && (!is_thinned(c) || !c->policy->build || c->keep != KEEP_NOTHING))
+        return gv_fail(e, GV_ERR_ARGUMENT,
+                       "attention: axes=%d is for policies of fixed lists, with nothing kept of what they leave out", c->axes);
     if (c->keep == KEEP_COMPLEMENT && causal)
         return gv_fail(e, GV_ERR_ARGUMENT, "cache complement is for clips that are denoised at once; causal: flashblock");
     if (c->keep == KEEP_COMPLEMENT && c->policy && c->policy->calibrated)

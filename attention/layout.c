@@ -67,13 +67,29 @@ gv_status gv_layout_tiles(struct attn_layout *l, int t, int h, int w, struct err
     return reorder(l, order, e);
 }
 
+const char *const gv_axes_name[GV_AXES] = { "thw", "hwt", "twh", "wth", "htw", "wht" };
+
+void gv_axes_order(int32_t *order, int axes, int T, int H, int W)
+{
+    const int64_t size[3] = { T, H, W }, step[3] = { (int64_t)H * W, W, 1 };
+    int           axis[3];
+
+    for (int i = 0; i < 3; i++)
+        axis[i] = gv_axes_name[axes][i] == 't' ? 0 : gv_axes_name[axes][i] == 'h' ? 1 : 2;
+    for (int64_t n = 0; n < size[0] * size[1] * size[2]; n++) {
+        const int64_t last = n % size[axis[2]], rest = n / size[axis[2]];
+        order[n] =
+            (int32_t)(last * step[axis[2]] + rest % size[axis[1]] * step[axis[1]] + rest / size[axis[1]] * step[axis[0]]);
+    }
+}
+
 gv_status gv_layout_places(struct attn_layout *l, struct error *e)
 {
+    enum { HWT = 1 };
     int32_t *order;
 
     TRY(new_order(l, &order, e));
-    for (int64_t n = 0; n < l->tokens; n++)
-        order[n] = (int32_t)(n % l->T * l->H * l->W + n / l->T);
+    gv_axes_order(order, HWT, l->T, l->H, l->W);
     return reorder(l, order, e);
 }
 

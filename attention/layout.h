@@ -32,4 +32,10 @@ gv_status gv_layout_places(struct attn_layout *l, struct error *e);
 gv_status gv_layout_hilbert(struct attn_layout *l, struct error *e);
 void      gv_layout_free(struct attn_layout *l);
 
+/* The six orders of the axes, slowest first: raster is THW, and HWT is gv_layout_places. */
+enum { GV_AXES = 6 };
+extern const char *const gv_axes_name[GV_AXES]; /* "thw", "hwt", "twh", "wth", "htw", "wht" */
+/* Raster index of each of the T·H·W tokens in order `axes`. */
+void gv_axes_order(int32_t *order, int axes, int T, int H, int W);
+
 #endif

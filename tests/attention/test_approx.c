@@ -160,6 +160,104 @@ static void far(const struct scene *s, float *a, float *b)
     free(b);
 }
 
+/* ---- each head's own order ---- */
+
+/* Order a of the axes, from its name: the first letter's coordinate moves slowest. */
+static void an_order_of_axes_is_what_its_name_says(void **state)
+{
+    enum { T = 5, H = 6, W = 10 };
+    const int size[128] = { ['t'] = T, ['h'] = H, ['w'] = W };
+
+    (void)state;
+    for (int a = 0; a < GV_AXES; a++) {
+        int32_t     order[T * H * W], at = 0;
+        const char *name = gv_axes_name[a];
+        gv_axes_order(order, a, T, H, W);
+        for (int x = 0; x < size[(int)name[0]]; x++)
+            for (int y = 0; y < size[(int)name[1]]; y++)
+                for (int z = 0; z < size[(int)name[2]]; z++) {
+                    int place[128];
+                    place[(int)name[0]] = x;
+                    place[(int)name[1]] = y;
+                    place[(int)name[2]] = z;
+                    assert_int_equal(order[at++], (place['t'] * H + place['h']) * W + place['w']);
+                }
+    }
+}
+
+/* Everything kept: any order for any head is dense, but for the order of sums. Something left out and raster for all: the plain policy. */
+static void heads_come_back_from_their_order(void **state)
+{
+    struct scene s, plain;
+
+    (void)state;
+    scene_open(&s, "window:axes=6", NULL, 2, 0, 2);
+    same(&s, attend(&s, 1, 0), attend_exactly(&s)); /* the call that chooses is exact */
+    assert_true(s.approx.receipt.pairs == 1 && s.approx.receipt.thinned == 0);
+    assert_false(gv_axes_chosen(&s.approx.axes, 0)); /* the other layer */
+    for (int a = 0; a < GV_AXES; a++) {
+        for (int h = 0; h < A; h++)
+            s.approx.axes.of[A + h] = (uint8_t)((a + h) % GV_AXES);
+        near(&s, attend(&s, 1, 1 + a), attend_exactly(&s), 2e-6);
+        new_tokens(&s);
+    }
+    assert_int_equal(s.approx.receipt.thinned, GV_AXES);
+    scene_close(&s);
+    scene_open(&s, "window:back=40,ahead=10,axes=3", NULL, 1, 0, 2);
+    scene_open(&plain, "window:back=40,ahead=10", NULL, 1, 0, 2);
+    memset(s.approx.axes.of, 0, A);
+    same(&s, attend(&s, 0, 0), attend(&plain, 0, 0));
+    scene_close(&s);
+    scene_close(&plain);
+}
+
+/* Tokens of head h with the same (t, h, w) along its letters have the same direction, and so read each other. */
+static void heads_that_read(struct scene *s, const char *const letters[A])
+{
+    enum { H = 6, W = 10 };
+
+    for (int a = 0; a < A; a++)
+        for (int n = 0; n < N; n++) {
+            const int place[128] = { ['t'] = n / W / H, ['h'] = n / W % H, ['w'] = n % W };
+            uint64_t  code = 1 + (uint64_t)a;
+            double    x[D], sum = 0;
+            for (const char *l = letters[a]; *l; l++)
+                code = code * 64 + (uint64_t)place[(int)*l];
+            for (int d = 0; d < D; d++) {
+                x[d] = (double)rnd_normal(&code);
+                sum += x[d] * x[d];
+            }
+            for (int b = 0; b < B; b++)
+                for (int d = 0; d < D; d++) {
+                    const float unit = (float)(x[d] * sqrt(120 / sum)); /* q·k / sqrt(D) is 30 for the same, else 7.5 rms */
+                    set(s->call.q, b, n, a, d, unit);
+                    set(s->call.source[0].k, b, n, a, d, unit);
+                }
+        }
+}
+
+static void a_head_takes_the_order_that_holds_most(void **state)
+{
+    static const char *const letters[A] = { "th", "hw", "tw" }; /* neighbours along w, t, h */
+    struct scene             s, plain;
+
+    (void)state;
+    scene_open(&s, "window:back=12,ahead=12,axes=6", NULL, 1, 0, 2);
+    scene_open(&plain, "window:back=12,ahead=12", NULL, 1, 0, 2);
+    heads_that_read(&s, letters);
+    heads_that_read(&plain, letters);
+    free(attend(&s, 0, 0));
+    for (int a = 0; a < A; a++)
+        assert_int_equal(gv_axes_name[s.approx.axes.of[a]][2], "wth"[a]);
+    near(&s, attend(&s, 0, 1), attend_exactly(&s), 0.02); /* window's ends leave out a little; what is unlike weighs little */
+    float *without = attend(&plain, 0, 1), *exact = attend_exactly(&plain);
+    assert_true(distance(without, exact, count(&plain)) > 0.3);
+    free(without);
+    free(exact);
+    scene_close(&s);
+    scene_close(&plain);
+}
+
 /* ---- bitmaps ---- */
 
 static enum block_verdict by_chance(const void *arg, const struct plan_block *b)
@@ -681,7 +779,8 @@ static const char *const asked[][2] = { { "pooled:share=0.3", NULL },
                                         { "pooled:share=0.3,every=2", "complement" },
                                         { "antidiagonal:mass=0.5,every=0,drift=0.1", NULL },
                                         { "radial:every=2", "complement:mib=1" },
-                                        { "window:back=40,ahead=40", NULL } };
+                                        { "window:back=40,ahead=40", NULL },
+                                        { "window:back=40,ahead=40,axes=3", NULL } };
 
 static void bits_do_not_depend_on_threads(void **state)
 {
@@ -782,6 +881,10 @@ static void what_cannot_be_is_refused_in_words(void **state)
         { "radial", NULL, true, "whole clip" },
         { "radial:across=2", NULL, false, "always chooses the same" },
         { "pooled:at=3", NULL, true, "causal generation takes every" },
+        { "pooled:axes=2", NULL, false, "fixed lists" },
+        { "dense:axes=2", NULL, false, "fixed lists" },
+        { "radial:axes=2,every=0,at=3", "complement", false, "fixed lists" },
+        { "radial:axes=7", NULL, false, "from 1 to 6" },
         { NULL, "complement", false, "every=4" },
         { "pooled", "complement", false, "every=4" },
         { "pooled:every=4", "complement", true, "flashblock" },
@@ -811,6 +914,9 @@ static void what_cannot_be_is_refused_in_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_order_of_axes_is_what_its_name_says),
+        cmocka_unit_test(heads_come_back_from_their_order),
+        cmocka_unit_test(a_head_takes_the_order_that_holds_most),
         cmocka_unit_test(a_bitmap_is_its_plan_and_a_split_is_all_keys),
         cmocka_unit_test(lists_of_no_blocks_are_refused),
         cmocka_unit_test(refreshes_come_when_they_should),
