@@ -1,10 +1,10 @@
 """Reads clips back through genvid: true renders of held-out stories, or (--made) clips that genvid makes of their wording, captioned by genvid and compared slot by slot.
 
-What follows -- goes to `genvid caption`, so that pruning and the like are judged the same way:
+Each --with is a set of options for `genvid caption`, so that pruning and the like are judged the same way:
 
-    python3 readback.py --pack DIR --genvid PATH --clips 128 [--made] [--keep DIR] [-- --prune 25]
+    python3 readback.py --pack DIR --genvid PATH --clips 128 [--made] [--keep DIR] [--with "" --with "--prune 25"]
 
-Prints one line of JSON: F1 over all slots, by slot, share of captions with every slot right, and the share of slots asked for that came back ("recall"), which is what
+Prints a line of JSON for each: F1 over all slots, by slot, share of captions with every slot right, and the share of slots asked for that came back ("recall"), which is what
 is meant where a clip was made from a prompt.
 """
 import argparse
@@ -55,15 +55,25 @@ def made(world, a, folder):
     return facts.numpy()
 
 
-def captions(a, folder):
-    out = subprocess.run([a.genvid, "caption", folder, "-m", a.model, "--json", "-q", *a.options], check=True, capture_output=True, text=True).stdout
+def captions(a, folder, options):
+    out = subprocess.run([a.genvid, "caption", folder, "-m", a.model, "--json", "-q", *options.split()], check=True, capture_output=True, text=True).stdout
     rows = [json.loads(l) for l in out.splitlines()]
     return [r["text"] for r in sorted((r for r in rows if "text" in r), key=lambda r: r["file"])]
 
 
+def judge(a, folder, facts, options):
+    texts, true = captions(a, folder, options)[:a.clips], [caption_text.true_slots(f) for f in facts]
+    assert len(texts) == len(facts), "a clip has no caption"
+    back = [sum(caption_text.slots(t).get(k) == v for k, v in s.items()) for t, s in zip(texts, true)]
+    row = {**caption_text.score(texts, facts), "recall": sum(back) / sum(map(len, true)), "clips": len(texts)}
+    print(json.dumps({"with": options, **{k: round(v, 4) for k, v in row.items()}}), flush=True)
+    for f, t, s in zip(facts, texts, true):
+        if caption_text.slots(t) != s:
+            print(caption_text.wording(f), "|", t, file=sys.stderr)
+
+
 def main():
-    here, argv = os.path.dirname(os.path.abspath(__file__)), sys.argv[1:]
-    cut = argv.index("--") if "--" in argv else len(argv)
+    here = os.path.dirname(os.path.abspath(__file__))
     p = argparse.ArgumentParser()
     p.add_argument("--pack", required=True)
     p.add_argument("--genvid", default=os.path.join(here, "../../build/genvid"))
@@ -73,22 +83,15 @@ def main():
     p.add_argument("--keep", help="folder for the clips; those that are there are used again")
     p.add_argument("--tier", type=int, default=96)
     p.add_argument("--variants", type=int, default=6)
-    a = p.parse_args(argv[:cut])
-    a.options = argv[cut + 1:]
+    p.add_argument("--with", dest="options", action="append", help="options of genvid caption, as one string")
+    a = p.parse_args()
     world = World(a.pack, "cpu", a.variants, 0, workers=0)
     with tempfile.TemporaryDirectory() as tmp:
         folder = a.keep or tmp
         os.makedirs(folder, exist_ok=True)
         facts = (made if a.made else rendered)(world, a, folder)
-        texts = captions(a, folder)[:a.clips]
-    assert len(texts) == len(facts), "a clip has no caption"
-    true = [caption_text.true_slots(f) for f in facts]
-    back = [sum(caption_text.slots(t).get(k) == v for k, v in s.items()) for t, s in zip(texts, true)]
-    row = {**caption_text.score(texts, facts), "recall": sum(back) / sum(map(len, true)), "clips": len(texts)}
-    print(json.dumps({k: round(v, 4) for k, v in row.items()}))
-    for f, t, s in zip(facts, texts, true):
-        if caption_text.slots(t) != s:
-            print(caption_text.wording(f), "|", t, file=sys.stderr)
+        for options in a.options or [""]:
+            judge(a, folder, facts, options)
 
 
 if __name__ == "__main__":
