@@ -13,10 +13,12 @@ enum { HEAD = 128, FRAME = 32, SHORTEST = 4096, LONGEST = 131072 };
 
 static const char *const masks[] = {
     "dense",
+    "causal",
     "block_causal:frames=3",
     "window:back=2048,ahead=2048",
     "strided:stride=4",
     "radial",
+    "tiles:tt=2,th=8,tw=8",
     "bands:keep=0.3",
     "pooled:share=0.5",
     "pooled:share=0.25",
@@ -57,7 +59,9 @@ static gv_status build(struct attn_plan *plan, const struct cell *c, struct erro
     if (!c->policy->build)
         return GV_OK;
     TRY(gv_layout_grid(&l, 0, (int)(c->tokens / (FRAME * FRAME)), FRAME, FRAME, e));
-    const gv_status status = c->policy->build(plan, &l, 1, c->value, e);
+    gv_status status = c->policy->order ? c->policy->order(&l, c->value, e) : GV_OK;
+    if (!status)
+        status = c->policy->build(plan, &l, 1, c->value, e);
     gv_layout_free(&l);
     return status;
 }
