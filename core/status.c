@@ -40,6 +40,13 @@ gv_status gv_fail(struct error *e, gv_status code, const char *fmt, ...)
     return code;
 }
 
+gv_status gv_fail_read(struct error *e, const char *path, int err)
+{
+    char why[128] = "unknown error";
+    strerror_r(err, why, sizeof why);
+    return gv_fail(e, GV_ERR_IO, "cannot read %s: %s", path, why);
+}
+
 _Bool gv_mul_size(size_t a, size_t b, size_t *out)
 {
     if (b && a > SIZE_MAX / b)

@@ -19,6 +19,9 @@ struct error {
 /* Write code and sentence unless an earlier failure is already there. e may be NULL. Returns code. */
 gv_status gv_fail(struct error *e, gv_status code, const char *fmt, ...) GV_PRINTF(3, 4);
 
+/* IO: "cannot read PATH: reason of err". */
+gv_status gv_fail_read(struct error *e, const char *path, int err);
+
 /* Forward a failure: for functions that return gv_status and own nothing yet. */
 #define TRY(call)                        \
     do {                                 \

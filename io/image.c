@@ -399,13 +399,6 @@ static gv_status jpeg_read(struct image *im, int *orientation, struct bytes b, c
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------- */
 
-static gv_status read_fail(const char *path, int err, struct error *e)
-{
-    char why[128] = "unknown error";
-    strerror_r(err, why, sizeof why);
-    return gv_fail(e, GV_ERR_IO, "cannot read %s: %s", path, why);
-}
-
 /* Appends to b until it holds limit bytes or the file ends. b has room for limit. */
 static gv_status fill(struct bytes *b, size_t limit, int fd, const char *path, struct error *e)
 {
@@ -414,7 +407,7 @@ static gv_status fill(struct bytes *b, size_t limit, int fd, const char *path, s
         if (n == 0)
             break;
         if (n < 0 && errno != EINTR)
-            return read_fail(path, errno, e);
+            return gv_fail_read(e, path, errno);
         b->size += n > 0 ? (size_t)n : 0;
     }
     return GV_OK;
@@ -534,7 +527,7 @@ static gv_status read_any(struct image *im, struct bytes *b, int fd, const char 
     struct stat s;
     int         orientation = 1;
     if (fstat(fd, &s) != 0)
-        return read_fail(path, errno, e);
+        return gv_fail_read(e, path, errno);
     if (!(b->at = malloc(GV_MEDIA_HEAD)))
         return gv_fail(e, GV_ERR_MEMORY, "no memory to read %s", path);
     TRY(fill(b, GV_MEDIA_HEAD, fd, path, e));
@@ -565,7 +558,7 @@ gv_status gv_image_read(struct image *im, const char *path, struct error *e)
     *im            = (struct image){0};
     const int fd   = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
-        return read_fail(path, errno, e);
+        return gv_fail_read(e, path, errno);
     const gv_status st = read_any(im, &b, fd, path, e);
     if (st != GV_OK)
         gv_image_free(im);

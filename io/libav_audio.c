@@ -5,30 +5,13 @@
  * so; the muxer then writes an edit list or moves everything by as much. */
 #include "io/libav_audio.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-static gv_status open_fail(const char *path, struct error *e)
-{
-    char why[128] = "unknown error";
-    strerror_r(errno, why, sizeof why);
-    return gv_fail(e, GV_ERR_IO, "cannot read %s: %s", path, why);
-}
 
 static gv_status open_source(struct av_audio *a, const char *path, struct error *e)
 {
-    uint8_t     head[GV_MEDIA_HEAD];
-    struct stat s;
-    if ((a->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)) < 0 || fstat(a->fd, &s) != 0)
-        return open_fail(path, e);
-    const ssize_t n = S_ISREG(s.st_mode) ? pread(a->fd, head, sizeof head, 0) : -1;
-    if (n < 0)
-        return S_ISREG(s.st_mode) ? open_fail(path, e) : gv_fail(e, GV_ERR_UNSUPPORTED, "%s is not a regular file", path);
-    const struct media_kind *k = gv_media_kind(head, (size_t)n);
+    const struct media_kind *k;
+    TRY(gv_media_open(&a->fd, &k, path, e));
     if (!k || k->class != KIND_CLIP)
         return gv_fail(e, GV_ERR_FORMAT, "%s is not a clip whose sound can be read", path);
     TRY(gv_av_source_open(&a->source, (enum media_clip)k->detail, a->fd, path, e));

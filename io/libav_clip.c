@@ -10,11 +10,8 @@
  * Source: FFmpeg 5.1 libavfilter/vf_fps.c, fftools/ffmpeg.c (end of a stream); compared in tests/io/test_clip.c. */
 #include "io/clip.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/libav.h"
@@ -37,25 +34,10 @@ struct clip {
     int64_t          index, end; /* the tick to be shown, and the one where the clip ends; or pictures so far */
 };
 
-static gv_status open_fail(const char *path, struct error *e)
-{
-    char why[128] = "unknown error";
-    strerror_r(errno, why, sizeof why);
-    return gv_fail(e, GV_ERR_IO, "cannot read %s: %s", path, why);
-}
-
 static gv_status open_kind(int *fd, enum media_clip *kind, const char *path, struct error *e)
 {
-    uint8_t     head[GV_MEDIA_HEAD];
-    struct stat s;
-    ssize_t     n = 0;
-    if ((*fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)) < 0 || fstat(*fd, &s) != 0)
-        return open_fail(path, e);
-    if (!S_ISREG(s.st_mode))
-        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s is not a regular file, and a clip is read from one", path);
-    if ((n = pread(*fd, head, sizeof head, 0)) < 0)
-        return open_fail(path, e);
-    const struct media_kind *k = gv_media_kind(head, (size_t)n);
+    const struct media_kind *k;
+    TRY(gv_media_open(fd, &k, path, e));
     if (k && k->class == KIND_REFUSED)
         return gv_fail(e, GV_ERR_UNSUPPORTED, "%s is a %s, not a clip that can be read", path, k->name);
     const bool gif = k && k->class == KIND_STILL && k->detail == MEDIA_GIF;
@@ -67,7 +49,7 @@ static gv_status open_kind(int *fd, enum media_clip *kind, const char *path, str
 
 static gv_status clip_open(struct clip *c, const char *path, double fps, struct error *e)
 {
-    enum media_clip kind;
+    enum media_clip kind = MEDIA_MOV;
     int             num, den;
     if (fps != 0) {
         gv_fps_ratio(fps, &num, &den);

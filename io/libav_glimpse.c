@@ -5,11 +5,8 @@
  * before the goal; where it has no index, decoding just goes on. */
 #include "io/glimpse.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/libav.h"
@@ -29,25 +26,6 @@ struct glimpse {
     struct image        image; /* of shown, once asked for */
 };
 
-static gv_status read_head(int *fd, const struct media_kind **kind, const char *path, struct error *e)
-{
-    uint8_t     head[GV_MEDIA_HEAD];
-    struct stat s;
-    *kind = NULL;
-    if ((*fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)) >= 0 && fstat(*fd, &s) == 0) {
-        if (!S_ISREG(s.st_mode))
-            return gv_fail(e, GV_ERR_UNSUPPORTED, "%s is not a regular file, and a clip is read from one", path);
-        const ssize_t n = pread(*fd, head, sizeof head, 0);
-        if (n >= 0) {
-            *kind = gv_media_kind(head, (size_t)n);
-            return GV_OK;
-        }
-    }
-    char why[128] = "unknown error";
-    strerror_r(errno, why, sizeof why);
-    return gv_fail(e, GV_ERR_IO, "cannot read %s: %s", path, why);
-}
-
 static bool is_clip(const struct media_kind *k)
 {
     return k && (k->class == KIND_CLIP || (k->class == KIND_STILL && k->detail == MEDIA_GIF));
@@ -58,7 +36,7 @@ bool gv_glimpse_detect(const char *path)
     const struct media_kind *kind;
     struct error             e = { 0 };
     int                      fd = -1;
-    const bool               clip = read_head(&fd, &kind, path, &e) == GV_OK && is_clip(kind);
+    const bool               clip = gv_media_open(&fd, &kind, path, &e) == GV_OK && is_clip(kind);
     if (fd >= 0)
         close(fd);
     return clip;
@@ -185,7 +163,7 @@ static gv_status open_all(struct glimpse *g, const char *path, struct error *e)
     g->next = av_frame_alloc();
     if (!g->path || !g->shown || !g->next)
         return gv_av_no_memory(e, path);
-    TRY(read_head(&g->fd, &kind, path, e));
+    TRY(gv_media_open(&g->fd, &kind, path, e));
     if (!is_clip(kind))
         return gv_fail(e, GV_ERR_FORMAT, "%s is not a clip", path);
     g->kind = kind->class == KIND_STILL ? MEDIA_GIF_CLIP : (enum media_clip)kind->detail;

@@ -5,7 +5,6 @@
 #include "io/media_info.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,26 +135,14 @@ gv_status gv_media_clip_info(struct media_info *out, enum media_clip kind, int f
 }
 #endif
 
-static gv_status read_fail(const char *path, struct error *e)
-{
-    char why[128] = "unknown error";
-    strerror_r(errno, why, sizeof why);
-    return gv_fail(e, GV_ERR_IO, "cannot read %s: %s", path, why);
-}
-
 static gv_status read_file(struct media_info *m, struct walk *w, struct error *e)
 {
-    uint8_t     head[GV_MEDIA_HEAD];
-    struct stat s;
+    const struct media_kind *k;
+    struct stat              s;
+    TRY(gv_media_open(&w->fd, &k, w->path, e));
     if (fstat(w->fd, &s) != 0)
-        return read_fail(w->path, e);
-    if (!S_ISREG(s.st_mode))
-        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s is not a regular file", w->path);
+        return gv_fail_read(e, w->path, errno);
     w->size = s.st_size;
-    const ssize_t n = pread(w->fd, head, sizeof head, 0);
-    if (n < 0)
-        return read_fail(w->path, e);
-    const struct media_kind *k = gv_media_kind(head, (size_t)n);
     if (!k)
         return gv_fail(e, GV_ERR_FORMAT, "%s is not a picture or clip that is known", w->path);
     m->kind = k->name;
@@ -173,11 +160,10 @@ static gv_status read_file(struct media_info *m, struct walk *w, struct error *e
 gv_status gv_media_info_read(struct media_info *out, const char *path, struct error *e)
 {
     *out = (struct media_info){ 0 };
-    struct walk w = { .fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), .path = path };
-    if (w.fd < 0)
-        return read_fail(path, e);
+    struct walk     w = { .fd = -1, .path = path };
     const gv_status st = read_file(out, &w, e);
-    close(w.fd);
+    if (w.fd >= 0)
+        close(w.fd);
     if (st != GV_OK)
         gv_media_info_close(out);
     return st;

@@ -1,7 +1,11 @@
 #include "io/media_kind.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* The first that fits; so brands that libav cannot read stand before the rest of their family. */
 static const struct media_kind magics[] = {
@@ -49,4 +53,20 @@ const struct media_kind *gv_media_kind(const uint8_t *head, size_t size)
             return m;
     }
     return NULL;
+}
+
+gv_status gv_media_open(int *fd, const struct media_kind **kind, const char *path, struct error *e)
+{
+    uint8_t     head[GV_MEDIA_HEAD];
+    struct stat s;
+    ssize_t     n;
+    *kind = NULL;
+    if ((*fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)) < 0 || fstat(*fd, &s) != 0)
+        return gv_fail_read(e, path, errno);
+    if (!S_ISREG(s.st_mode))
+        return gv_fail(e, GV_ERR_UNSUPPORTED, "%s is not a regular file", path);
+    if ((n = pread(*fd, head, sizeof head, 0)) < 0)
+        return gv_fail_read(e, path, errno);
+    *kind = gv_media_kind(head, (size_t)n);
+    return GV_OK;
 }

@@ -227,6 +227,15 @@ void fixture_model(const char *dst, const char *src, const char *manifests, enum
         make_weights(dst, strrchr(src, '/') ? strrchr(src, '/') : src, manifest, type, shard_bytes);
 }
 
+void fixture_sidecar(const char *dir, const char *json)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/genvid.json", dir);
+    FILE *f = must(fopen(path, "w"), path);
+    fputs(json, f);
+    fclose(f);
+}
+
 char *fixture_temp(char path[256])
 {
     const char *base = getenv("TMPDIR");

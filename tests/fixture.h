@@ -15,6 +15,9 @@ void fixture_fill(float *out, const char *name, int64_t n, float scale, float of
  * Fails the test program with a message on error. */
 void fixture_model(const char *dst, const char *src, const char *manifests, enum dtype type, size_t shard_bytes);
 
+/* Writes dir/genvid.json. */
+void fixture_sidecar(const char *dir, const char *json);
+
 /* A fresh folder under $TMPDIR, removed by fixture_remove. */
 char *fixture_temp(char path[256]);
 void  fixture_remove(const char *path);

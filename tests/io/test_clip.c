@@ -32,10 +32,11 @@ int main(void)
 
 #include "io/clip.h"
 #include "io/sink_kind.h"
+#include "tests/fixture.h"
 
 enum { W = 8, H = 4, MAX = 4096 };
 
-static char folder[] = "/tmp/genvid-clip-XXXXXX", path[300];
+static char folder[256], path[300];
 static bool have_ffmpeg;
 
 static int make_folder(void **state)
@@ -45,7 +46,8 @@ static int make_folder(void **state)
     have_ffmpeg = system("ffmpeg -version > /dev/null 2>&1") == 0;
     if (!have_ffmpeg)
         printf("the ffmpeg command is not installed: the rule alone is compared\n");
-    return mkdtemp(folder) ? 0 : -1;
+    fixture_temp(folder);
+    return 0;
 }
 
 static int drop_folder(void **state)

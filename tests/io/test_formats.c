@@ -36,16 +36,18 @@ int main(void)
 
 #include "io/clip.h"
 #include "io/sink.h"
+#include "tests/fixture.h"
 
 enum { W = 96, H = 64, N = 12 };
 
-static char folder[] = "/tmp/genvid-formats-XXXXXX", path[300];
+static char folder[256], path[300];
 
 static int make_folder(void **state)
 {
     (void)state;
     av_log_set_level(AV_LOG_QUIET);
-    return mkdtemp(folder) ? 0 : -1;
+    fixture_temp(folder);
+    return 0;
 }
 
 #ifdef __SANITIZE_ADDRESS__

@@ -1,6 +1,7 @@
 /* Pictures in and out: against Pillow and plain arithmetic (tests/golden/media), and against files that mean harm. */
 #define _XOPEN_SOURCE 700
 #include "io/image.h"
+#include "tests/fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,12 +17,13 @@
 
 #define MEDIA GV_TEST_DATA "/media/"
 
-static char folder[] = "/tmp/genvid-image-XXXXXX";
+static char folder[256];
 
 static int make_folder(void **state)
 {
     (void)state;
-    return mkdtemp(folder) ? 0 : -1;
+    fixture_temp(folder);
+    return 0;
 }
 
 static int drop_folder(void **state)
@@ -62,7 +64,7 @@ static struct blob load_media(const char *name)
 /* Reads bytes as a file of that name in the test's folder; the file is gone afterwards. */
 static gv_status read_as(struct image *im, const char *name, const void *bytes, size_t size, struct error *e)
 {
-    char path[128];
+    char path[400];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
@@ -405,7 +407,7 @@ static void a_written_png_reads_back_bit_for_bit(void **state)
 {
     enum { W = 53, H = 31 };
     uint8_t      rgb[W * H * 3];
-    char         path[128];
+    char         path[400];
     struct image im;
     struct error e = {0};
     (void)state;
@@ -423,7 +425,7 @@ static void a_written_jpeg_reads_back_closely(void **state)
 {
     enum { W = 53, H = 31 };
     uint8_t      rgb[W * H * 3];
-    char         path[128];
+    char         path[400];
     struct image im;
     struct error e = {0};
     (void)state;

@@ -36,14 +36,16 @@ int main(void)
 
 #include "io/image.h"
 #include "io/sink.h"
+#include "tests/fixture.h"
 
-static char folder[] = "/tmp/genvid-media-XXXXXX";
+static char folder[256];
 
 static int make_folder(void **state)
 {
     (void)state;
     signal(SIGXFSZ, SIG_IGN);
-    return mkdtemp(folder) ? 0 : -1;
+    fixture_temp(folder);
+    return 0;
 }
 
 static int drop_folder(void **state)
@@ -78,7 +80,7 @@ static void listen(void *user, gv_log_level level, const char *message)
 
 struct making {
     struct sink_params p;
-    char               path[256];
+    char               path[400];
     struct said        said;
     struct log         log;
 };
@@ -462,7 +464,7 @@ static void a_playlist_behind_the_mark_of_a_clip_is_refused(void **state)
 {
     static const char *const heads[] = {"\0\0\0\x18" "ftypisom\0\0\2\0isommp41", "RIFF\0\0\0\0AVI LIST", "\x1a\x45\xdf\xa3"};
     static const size_t      sizes[] = {24, 16, 4};
-    char                     path[256];
+    char                     path[400];
     (void)state;
     snprintf(path, sizeof path, "%s/list.mp4", folder);
     for (size_t i = 0; i < 3; i++) {
@@ -485,7 +487,7 @@ static void nothing_is_printed(void **state)
     struct making m;
     struct image  im;
     struct error  e = {0};
-    char          path[256];
+    char          path[400];
     (void)state;
     snprintf(path, sizeof path, "%s/printed", folder);
     making(&m, "quiet.mp4", 63, 47, 20);

@@ -14,13 +14,15 @@
 #include "io/image.h"
 #include "io/media_info.h"
 #include "io/sha256.h"
+#include "tests/fixture.h"
 
-static char folder[] = "/tmp/genvid-info-XXXXXX", path[300];
+static char folder[256], path[300];
 
 static int make_folder(void **state)
 {
     (void)state;
-    return mkdtemp(folder) ? 0 : -1;
+    fixture_temp(folder);
+    return 0;
 }
 
 static int drop_folder(void **state)

@@ -20,10 +20,11 @@
 #include <cmocka.h>
 
 #include "io/image.h"
+#include "tests/fixture.h"
 
 enum { W = 21, H = 13, FRAMES = 3, BYTES = W * H * 3 };
 
-static char    folder[] = "/tmp/genvid-sink-XXXXXX";
+static char    folder[256];
 static uint8_t frames[FRAMES][BYTES];
 
 static int make_folder(void **state)
@@ -34,7 +35,8 @@ static int make_folder(void **state)
         frames[i / BYTES][i % BYTES] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
     signal(SIGXFSZ, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
-    return mkdtemp(folder) ? 0 : -1;
+    fixture_temp(folder);
+    return 0;
 }
 
 static int drop_folder(void **state)
@@ -280,7 +282,7 @@ static void a_sequence_is_numbered_from_zero_and_appears_at_commit(void **state)
     struct sink_params p = params(in_folder("f_%03d.png"), FRAMES);
     struct error       e = {0};
     struct sink       *s;
-    char               path[64];
+    char               path[400];
     (void)state;
     p.comment = "{}";
     assert_int_equal(gv_sink_open(&s, &p, &e), GV_OK);
@@ -417,7 +419,7 @@ static void a_killed_process_leaves_no_result(void **state)
     waitpid(child, &status, 0);
     assert_true(WIFSIGNALED(status));
     assert_int_equal(count_files(false), 0);
-    char part[256];
+    char part[400];
     snprintf(part, sizeof part, "%s/.x.rgb.%ld-0.part", folder, (long)child);
     assert_int_equal(unlink(part), 0);
 }

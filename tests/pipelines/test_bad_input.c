@@ -89,13 +89,11 @@ static char *read_bytes(const char *path, size_t *n)
 
 static void make_model(char *path, const char *name)
 {
-    static const char sidecar[] = "{\"text_length\": 64, \"steps\": 2}";
-    char              source[PATH], file[PATH + 32];
+    char source[PATH];
     snprintf(path, PATH, "%s/%s", world.folder, name);
     snprintf(source, sizeof source, "%s/%s", GV_TEST_DATA, name);
     fixture_model(path, source, NULL, GV_F32, 0);
-    snprintf(file, sizeof file, "%s/genvid.json", path);
-    write_bytes(file, sidecar, strlen(sidecar));
+    fixture_sidecar(path, "{\"text_length\": 64, \"steps\": 2}");
 }
 
 static gv_engine *open_engine(void)

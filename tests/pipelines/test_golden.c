@@ -93,14 +93,12 @@ static void look(void *user, struct run *r, const char *name, struct tensor x)
 /* The model's folder, with the text length that the pipeline was called with. */
 static void make_model(char *path, const struct scene *s)
 {
-    char source[512], sidecar[512];
+    char source[512], sidecar[64];
     fixture_temp(path);
     snprintf(source, sizeof source, "%s/%s", GV_TEST_DATA, s->folder);
     fixture_model(path, source, NULL, GV_F32, 0);
-    snprintf(sidecar, sizeof sidecar, "%s/genvid.json", path);
-    FILE *f = fopen(sidecar, "w");
-    fprintf(f, "{\"text_length\": %d, \"steps\": 4}\n", s->text_length);
-    fclose(f);
+    snprintf(sidecar, sizeof sidecar, "{\"text_length\": %d, \"steps\": 4}", s->text_length);
+    fixture_sidecar(path, sidecar);
 }
 
 static void write_picture(char *path, size_t size, const char *folder, struct look *l, const char *what)

@@ -372,14 +372,11 @@ static void a_caption_survives_every_failed_allocation(void **state)
 
 static void open_model(const char *name, char *path, const char *sidecar)
 {
-    char source[300], file[400];
+    char source[300];
     snprintf(path, 300, "%s/%s", folder, name);
     snprintf(source, sizeof source, "%s/%s", GV_TEST_DATA, name);
     fixture_model(path, source, NULL, GV_F32, 0);
-    snprintf(file, sizeof file, "%s/genvid.json", path);
-    FILE *f = fopen(file, "w");
-    fputs(sidecar, f);
-    fclose(f);
+    fixture_sidecar(path, sidecar);
 }
 
 static int set_up(void **state)

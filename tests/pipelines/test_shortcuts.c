@@ -18,14 +18,11 @@ static char folder[256]; /* a tiny model; 5 latent frames of 6 x 8 tokens when n
 
 static int make_model(void **state)
 {
-    char path[512];
     (void)state;
     fixture_temp(folder);
     fixture_model(folder, GV_TEST_DATA "/pipeline_i2v_known", NULL, GV_BF16, 0);
-    snprintf(path, sizeof path, "%s/genvid.json", folder);
-    FILE *f = fopen(path, "w");
-    fprintf(f, "{\"text_length\": 64, \"steps\": 6, \"width\": 128, \"height\": 96, \"frames\": 17, \"guidance\": 3}\n");
-    fclose(f);
+    fixture_sidecar(folder,
+                    "{\"text_length\": 64, \"steps\": 6, \"width\": 128, \"height\": 96, \"frames\": 17, \"guidance\": 3}");
     return 0;
 }
 
