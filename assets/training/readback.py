@@ -6,6 +6,9 @@ Each --with is a set of options for `genvid caption`, so that pruning and the li
 
 Prints a line of JSON for each: F1 over all slots, by slot, share of captions with every slot right, and the share of slots asked for that came back ("recall"), which is what
 is meant where a clip was made from a prompt.
+
+--pointing asks genvid where it read the actor's name (--explain) and looks whether the hottest token, the actor filling a fifth of it at least, is one of the actor's; by
+chance: the share of such tokens. True renders alone know where the actor is, and only actors that were named right are asked for.
 """
 import argparse
 import json
@@ -15,11 +18,14 @@ import sys
 import tempfile
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 import caption_text
 import evaluate
 import feed
 import train_captioner
+import words
 from world import World
 
 W, H, T, FPS = 128, 128, 17, 12
@@ -31,17 +37,48 @@ def write(path, clip):
                    input=clip.tobytes(), check=True)
 
 
-def rendered(world, a, folder):
-    """True renders of the stream that judges the captioner. Facts [n, 12]."""
-    teller, facts = feed.teller_for(world.index, "teller", T, W, H, a.tier, True), []
+def stories(world, a):
+    """Records of the stream that judges the captioner, and facts [12], one by one."""
+    teller = feed.teller_for(world.index, "teller", T, W, H, a.tier, True)
     for i in range(a.clips):
-        path = os.path.join(folder, "%04d.mkv" % i)
         b = feed.draw(teller, "probe", train_captioner.HELD, i, 1, None, {"second": 0.0})
-        facts.append(b.pop("facts")[0])
+        yield b, b.pop("facts")[0]
+
+
+def rendered(world, a, folder):
+    """True renders. Facts [n, 12]."""
+    out = []
+    for i, (b, facts) in enumerate(stories(world, a)):
+        path = os.path.join(folder, "%04d.mkv" % i)
         if not os.path.exists(path):
             x = world.render(b, H, W)[0][0]
             write(path, ((x.permute(1, 2, 3, 0) + 1) * 127.5).round().byte().numpy())
-    return np.stack(facts)
+        out.append(facts)
+    return np.stack(out)
+
+
+def pointing(world, a, folder):
+    """How often the hottest token of the actor's name is one of the actor's."""
+    hits, chance = [], []
+    with tempfile.TemporaryDirectory() as tmp:
+        subprocess.run([a.genvid, "caption", folder, "-m", a.model, "-q", "--explain", tmp], check=True, stdout=subprocess.DEVNULL)
+        for i, (b, facts) in enumerate(stories(world, a)):
+            with open(os.path.join(tmp, "%04d.mkv" % i, "explain.json")) as f:
+                told = json.load(f)
+            if caption_text.slots(told["text"]).get("actor") != facts[0]:
+                continue
+            name = words.ACTORS[facts[0]].name.split()
+            heat = [np.array(x["places"][0]["map"]) for x in told["words"] if x["word"].lower() in name]
+            if not heat:
+                continue
+            h, few = sum(heat), dict(b)
+            where = train_captioner.looked(T)
+            few["cam"], few["act"], few["at"] = b["cam"][:, where], b["act"][:, :, where], torch.tensor(where, dtype=torch.float32)
+            cover = world.render(few, H, W)[1]
+            there = F.adaptive_avg_pool3d(cover[:, int(facts[9])][None], h.shape)[0, 0].numpy() > 0.2
+            hits.append(bool(there.reshape(-1)[h.argmax()]))
+            chance.append(float(there.mean()))
+    print(json.dumps({"pointing": round(float(np.mean(hits)), 4), "by_chance": round(float(np.mean(chance)), 4), "clips": len(hits)}))
 
 
 def made(world, a, folder):
@@ -83,6 +120,7 @@ def main():
     p.add_argument("--keep", help="folder for the clips; those that are there are used again")
     p.add_argument("--tier", type=int, default=96)
     p.add_argument("--variants", type=int, default=6)
+    p.add_argument("--pointing", action="store_true", help="of true renders: is the actor where its name was read?")
     p.add_argument("--with", dest="options", action="append", help="options of genvid caption, as one string")
     a = p.parse_args()
     world = World(a.pack, "cpu", a.variants, 0, workers=0)
@@ -92,6 +130,8 @@ def main():
         facts = (made if a.made else rendered)(world, a, folder)
         for options in a.options or [""]:
             judge(a, folder, facts, options)
+        if a.pointing and not a.made:
+            pointing(world, a, folder)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ try "the DiT and the text encoder train and are distilled" train_dit.py $small -
 try "the evaluation runs" evaluate.py --pack "$pack" --run "$out/run" --tier 132 --clips 2 --recoloured 2 --size 32 --frames 9 --variants 1 --device cpu
 try "captions can be read back" caption_text.py
 try "the captioner trains, is judged and exports" train_captioner.py --pack "$pack" --out "$out/captioner" --export "$out/captioner/model" --device cpu --minutes 3 --steps 8 --batch 2 --ring 4 --trips 2 --variants 1 --workers 1 --every 4 --judge 2 --tiny
+genvid=${GENVID:-$here/../../build/genvid}
+if [ -x "$genvid" ] && command -v ffmpeg >/dev/null; then try "clips are read back through genvid" readback.py --pack "$pack" --genvid "$genvid" --clips 2 --variants 1 --tier 132 --pointing; else echo "skip reading back through genvid: $genvid or ffmpeg is not there"; fi
 try "a run is exported" export.py --run "$out/run" --out "$out/models"
 cp -r "$here/../models/tokenizer" "$out/models/"
 try "the tokenizer keeps the world's words whole" -c "import tokenizer; tokenizer.check('../models/tokenizer')"
