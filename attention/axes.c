@@ -125,6 +125,10 @@ void gv_axes_choose(struct run *r, struct attn_axes *x, int site, const struct a
         gv_run_fail(r, GV_ERR_INTERNAL, "attention axes: %lld tokens of %lld heads", (long long)d[1], (long long)d[2]);
         return;
     }
+    if (r->device->kind != GV_DEVICE_CPU) {
+        gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: axes has no kernel for device %s", r->device->name);
+        return;
+    }
     exact.plan = NULL;
     exact.out.lse = gv_scratch(r, GV_F32, 3, DIMS(d[0], d[2], d[1]));
     gv_attention(r, &exact);

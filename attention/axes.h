@@ -10,6 +10,7 @@
  *   - Keys are put in order behind their normalisation and rotation, not inside it: the choice needs them, and a rotation depends on a
  *     token, not on its place in the sequence. Four copies a call, as much memory traffic as four norms, beside N² products.
  *   - All batch rows of a call share a choice.
+ *   - The choice reads the LSE on the host: on the CPU alone, other devices refuse with UNSUPPORTED, in the dry run too.
  *
  * Sources: two orders: Xi et al. 2025, "Sparse VideoGen", which samples queries too, by their outputs' error; all six:
  * Zhao et al. 2025, "PAROAttention", which chooses offline. */
