@@ -136,6 +136,11 @@ const struct cli_option cli_options[] = {
       "show every N steps what the middle frame will be, in the terminal or with --preview-file" },
     { "preview-file", 0, ARG_TEXT, CLI_VIDEO, FIELD(preview_file), 0, 0, "FILE", OUT,
       "write previews to FILE, a small PNG that every new one replaces" },
+    { "check", 0, ARG_FLAG, CLI_VIDEO, FIELD(check), 0, 0, NULL, OUT,
+      "have a captioner read the clip back and say what came of the prompt: who, colour, motion, scene; it may err, so the exit "
+      "status stays the same" },
+    { "check-model", 0, ARG_TEXT, CLI_VIDEO, FIELD(check_model), 0, 0, "DIR", OUT,
+      "--check with this captioner; the one that comes with the model when left out" },
     { "dry-run", 0, ARG_FLAG, CLI_VIDEO, FIELD(dry_run), 0, 0, NULL, OUT, "say what the render would take and stop" },
 
     { "srt", 0, ARG_FLAG, CLI_CAPTION, FIELD(srt), 0, 0, NULL, OUT, "SubRip subtitles: a text for each section of a clip" },

@@ -90,14 +90,14 @@ struct cli_args {
     double      mass, cosine, lse;
     int64_t     preview_every;
     const char *preview_file;
-    const char *output, *format, *codec, *bits, *crf, *audio, *report;
+    const char *output, *format, *codec, *bits, *crf, *audio, *report, *check_model;
     gv_option   options[CLI_MAX_PAIRS];
     char       *names[CLI_MAX_PAIRS]; /* of options; freed by cli_args_free */
     const char    *config;               /* --config; texts of that file are held by `texts` until cli_args_free */
     struct json_t *texts;
     bool           print_config;
     size_t      n_options;
-    bool        srt, vtt, sidecar, together, prune_receipt;
+    bool        srt, vtt, sidecar, together, prune_receipt, check;
     bool        overwrite, dry_run, json, quiet, verbose, help, version;
     bool        verify, list_devices, list_formats, list_options, list_shortcuts, list_words, man;
 };

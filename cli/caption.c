@@ -418,7 +418,7 @@ static int run(struct caption *c)
     if (status == EXIT_OK)
         status = cli_open_engine(&c->open, a);
     if (status == EXIT_OK)
-        status = cli_open_captioner(&c->open, a->model);
+        status = cli_open_captioner(&c->open, a->model, "--model DIR");
     if (status == EXIT_OK)
         status = cli_open_session(&c->open);
     if (status != EXIT_OK)

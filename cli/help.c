@@ -28,7 +28,7 @@ static const char OUTPUT_TEXT[] =
     "frames), and each line of stderr is one JSON object with a field \"event\": start, progress, log, error.\n";
 
 static const char EXIT_TEXT[] =
-    "0: done.\n"
+    "0: done. What --check reads does not count; that it cannot read does, and the clip is kept.\n"
     "1: rerun made other frames than the file says.\n"
     "64: an option, a value or a request that cannot be; the message names it and its range.\n"
     "65: a picture or a prompt file that is broken or not what it claims to be.\n"

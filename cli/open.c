@@ -114,7 +114,7 @@ int cli_find_model(struct cli_open *c, const char *path)
 }
 
 /* A video model carries the captioner that knows its world in its own folder. */
-static int find_captioner(struct cli_open *c, const char *path)
+static int find_captioner(struct cli_open *c, const char *path, const char *option)
 {
     static const char part[] = "/captioner";
     const int         status = cli_find_model(c, path);
@@ -127,9 +127,9 @@ static int find_captioner(struct cli_open *c, const char *path)
         return EXIT_OK;
     c->dir[n] = 0;
     return cli_fail(&c->printer, EXIT_MODEL,
-                    "no captioner: \"%s\" is a video model and has none in its folder captioner; give one with --model DIR "
+                    "no captioner: \"%s\" is a video model and has none in its folder captioner; give one with %s "
                     "(Qwen2.5-VL, Qwen2-VL or LLaVA-OneVision)",
-                    c->dir);
+                    c->dir, option);
 }
 
 static int load(struct cli_open *c)
@@ -145,9 +145,9 @@ int cli_open_model(struct cli_open *c, const char *path)
     return status == EXIT_OK ? load(c) : status;
 }
 
-int cli_open_captioner(struct cli_open *c, const char *path)
+int cli_open_captioner(struct cli_open *c, const char *path, const char *option)
 {
-    const int status = find_captioner(c, path);
+    const int status = find_captioner(c, path, option);
     return status == EXIT_OK ? load(c) : status;
 }
 

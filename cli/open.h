@@ -19,8 +19,8 @@ int cli_open_engine(struct cli_open *c, const struct cli_args *a);
 /* path NULL = the default model. */
 int  cli_find_model(struct cli_open *c, const char *path);
 int  cli_open_model(struct cli_open *c, const char *path);
-/* The same for captions: of a video model, the default one too, what lies in its folder captioner. */
-int  cli_open_captioner(struct cli_open *c, const char *path);
+/* The same for captions: of a video model, the default one too, what lies in its folder captioner. option names one, for messages. */
+int  cli_open_captioner(struct cli_open *c, const char *path, const char *option);
 int  cli_open_session(struct cli_open *c);
 void cli_close(struct cli_open *c);
 

@@ -42,7 +42,8 @@ static bool is_setting(const struct cli_option *o)
     static const char *const others[] = { "prompt-file",  "output",  "overwrite",    "report",    "dry-run",
                                           "json",         "quiet",   "verbose",      "help",      "version",
                                           "device",       "threads", "precision",    "cpu-level", "budget",
-                                          "print-config", "config",  "preview-file", "model" };
+                                          "print-config", "config",  "preview-file", "model",
+                                          "check",        "check-model" };
     if (!(o->commands & CLI_VIDEO))
         return false;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)

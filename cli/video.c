@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "interrupt.h"
 #include "output.h"
 #include "request.h"
@@ -26,6 +27,7 @@ struct video {
     int64_t                frames; /* delivered so far, and their size */
     int                    width, height;
     bool                   preview_lost;
+    struct cli_check       check;
 };
 
 /* ---- what is asked for --------------------------------------------------------------------------------------------- */
@@ -79,6 +81,11 @@ static int check_file(struct video *v, const char *option, const char *path, con
     return EXIT_OK;
 }
 
+static bool checks(const struct video *v)
+{
+    return (v->args->check || v->args->check_model) && !v->args->dry_run;
+}
+
 static int check_inputs(struct video *v)
 {
     const struct cli_args *a = v->args;
@@ -91,6 +98,8 @@ static int check_inputs(struct video *v)
         status = check_file(v, "--audio", a->audio, "a clip");
     if (status == EXIT_OK)
         status = cli_output_choose(&v->open.printer, a, v->prompt, v->output);
+    if (status == EXIT_OK && checks(v))
+        status = cli_check_output(&v->open.printer, a, v->output);
     if (status == EXIT_OK && a->report)
         status = cli_output_writable(&v->open.printer, "--report", a->report);
     if (status == EXIT_OK && a->preview_file)
@@ -133,6 +142,12 @@ static int on_frame(void *user, const gv_frame *frame)
     return cli_interrupted();
 }
 
+static int on_made(void *user, const char *path, const char **note)
+{
+    struct video *v = user;
+    return cli_check_made(&v->check, path, note);
+}
+
 static void fill_request(struct video *v)
 {
     gv_video_request *r = &v->request.q;
@@ -140,6 +155,7 @@ static void fill_request(struct video *v)
     r->prompt = v->prompt;
     r->output_path = v->output;
     r->on_frame = on_frame;
+    r->on_made = checks(v) ? on_made : NULL;
     r->progress = on_progress;
     r->user = v;
 }
@@ -254,16 +270,17 @@ static int finish(struct video *v, double seconds)
     json_t                *report = cli_json_take(text);
     say_result(v, report, seconds);
     say_receipt(v, json_object_get(report, "receipt"));
+    cli_check_say(&v->check);
     if (a->json)
-        put_result(v, json_pack("{ss, so, si, si, sI, sI, sf, so}", "event", "result", "output", cli_json_text(v->output),
+        put_result(v, json_pack("{ss, so, si, si, sI, sI, sf, sO*, so}", "event", "result", "output", cli_json_text(v->output),
                                 "width", v->width, "height", v->height, "frames", (json_int_t)v->frames, "seed",
-                                (json_int_t)a->seed, "seconds", seconds, "report", report ? json_incref(report) : json_null()));
+                                (json_int_t)a->seed, "seconds", seconds, "check", v->check.found, "report", report ? json_incref(report) : json_null()));
     else if (strcmp(v->output, "-"))
         puts(v->output);
     json_decref(report);
     if (fflush(stdout) != 0 && status == EXIT_OK)
         return cli_fail(&v->open.printer, EXIT_IO, "stdout: %s", strerror(errno));
-    return status;
+    return status == EXIT_OK ? v->check.status : status;
 }
 
 /* UNSUPPORTED is a wrong request, but media of an unread kind (a playlist, HEIC) are bad media: their name begins the message. */
@@ -379,6 +396,8 @@ static int run(struct video *v)
         status = cli_open_model(&v->open, v->args->model);
     if (status == EXIT_OK)
         status = cli_open_session(&v->open);
+    if (status == EXIT_OK && checks(v))
+        status = cli_check_open(&v->check, &v->open, v->args, v->prompt);
     if (status != EXIT_OK)
         return status;
     cli_interrupt_session(v->open.session);
@@ -407,6 +426,7 @@ int cli_video(const struct cli_args *a)
     cli_printer_open(&v->open.printer, a);
     cli_interrupt_catch();
     const int status = run(v);
+    cli_check_close(&v->check);
     cli_close(&v->open);
     free(v->prompt);
     free(v);

@@ -126,6 +126,12 @@ typedef struct gv_option {
 
 /* ---- text or image to video ----------------------------------------------------------------------------------------- */
 
+/* All frames of a clip are made. path: a file that holds them and can be read (gv_caption, gv_media_probe), under a name that is gone
+ * when the call returns; NULL where there is none: no output_path, stdout, bare RGB, a sequence of pictures. *note, if set, is JSON or
+ * any text for the recipe and the report, borrowed until gv_video_generate returns. Sessions other than the one that is generating
+ * may be used. Non-zero cancels, and there is no file. */
+typedef int (*gv_made_fn)(void *user, const char *path, const char **note);
+
 typedef struct gv_video_request {
     size_t           struct_size;
     const gv_model  *model;
@@ -150,6 +156,7 @@ typedef struct gv_video_request {
     gv_progress_fn   progress;    /* may be NULL */
     void            *user;        /* for both; they come on the calling thread, with no lock held */
     int              preview_every; /* denoising steps between looks at the middle frame, which go to on_frame; 0 = none */
+    gv_made_fn       on_made;       /* may be NULL */
 } gv_video_request;
 GV_API void gv_video_request_init_(gv_video_request *r, size_t struct_size);
 #define gv_video_request_init(r) gv_video_request_init_((r), sizeof *(r))
@@ -258,6 +265,10 @@ GV_API gv_status gv_caption(gv_session *s, const gv_caption_request *r, char **t
 
 GV_API char *gv_session_report(const gv_session *s);     /* the last render: settings, stages, seconds, bytes, FLOPs, receipt */
 GV_API char *gv_model_describe(const gv_model *m);       /* family, parts, sizes, defaults, vocabulary if it has one */
+/* What one text asks of a clip and another, a caption, says of it, by the kinds of words in the model's genvid.json (field slots):
+ * {"slots": [{"slot", "asked", "read" or null, "agrees"}], "asked": n, "agree": n}, freed with gv_free. What is not asked for is left
+ * out; without that field there are none. Errors: ARGUMENT, MEMORY. */
+GV_API gv_status gv_model_compare(const gv_model *m, const char *asked, const char *read, char **json);
 GV_API char *gv_model_options_json(const gv_model *m);   /* [{name, type, range, default, help}] */
 /* Values of the options "attention" and "cache": [{kind, name, help, options: [{name, min, max, default, help}]}]. Kind "text": masks
  * of text alone, which gv_engine_bench_attention measures and no clip can use. */

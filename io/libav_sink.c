@@ -53,6 +53,7 @@ struct movie {
     AVPacket         *packet;
     int64_t           dts; /* of the encoder's first packet */
     bool              has_dts;
+    bool              finished; /* the first part is whole */
 };
 
 /* ---- a file that is being muxed --------------------------------------------------------------------------------------- */
@@ -278,7 +279,7 @@ static gv_status copy_packets(struct movie *m, struct av_source *s, struct error
     return muxing_check(&m->last, r, "the muxer failed", e);
 }
 
-static gv_status movie_finish(struct movie *m, struct av_source *s, struct error *e)
+static gv_status movie_copy(struct movie *m, struct av_source *s, struct error *e)
 {
     const char *path = m->first.part.path;
     TRY(gv_av_source_open(s, m->box->mov ? MEDIA_MOV : MEDIA_MATROSKA, m->first.part.fd, path, e));
@@ -294,10 +295,9 @@ static gv_status movie_finish(struct movie *m, struct av_source *s, struct error
     return gv_part_publish(&m->last.part, 1, e);
 }
 
-static gv_status movie_commit(void *state, const char *comment, struct error *e)
+static gv_status movie_end(struct movie *m, struct error *e)
 {
-    struct movie *m = state;
-    int           r = avcodec_send_frame(m->encoder.c, NULL);
+    int r = avcodec_send_frame(m->encoder.c, NULL);
     if (r < 0)
         return gv_av_fail(e, GV_ERR_DEVICE, m->first.part.path, "the encoder failed", r);
     TRY(movie_drain(m, e));
@@ -305,6 +305,22 @@ static gv_status movie_commit(void *state, const char *comment, struct error *e)
     r = gv_av_audio_pump(&m->audio, m->first.format, (double)n->count * n->ticks_num / n->ticks_den * av_q2d(n->c->time_base));
     TRY(muxing_check(&m->first, r, "the muxer failed", e));
     TRY(muxing_end(&m->first, e));
+    m->finished = true;
+    return GV_OK;
+}
+
+static gv_status movie_finish(void *state, const char **path, struct error *e)
+{
+    struct movie *m = state;
+    *path = m->first.part.temp;
+    return movie_end(m, e);
+}
+
+static gv_status movie_commit(void *state, const char *comment, struct error *e)
+{
+    struct movie *m = state;
+    if (!m->finished)
+        TRY(movie_end(m, e));
     if (!m->box->stage2)
         return gv_part_publish(&m->first.part, 1, e);
     if (comment) {
@@ -313,7 +329,7 @@ static gv_status movie_commit(void *state, const char *comment, struct error *e)
             return gv_av_no_memory(e, m->first.part.path);
     }
     struct av_source s = { 0 };
-    const gv_status  st = movie_finish(m, &s, e);
+    const gv_status  st = movie_copy(m, &s, e);
     gv_av_source_close(&s);
     return st;
 }
@@ -340,7 +356,7 @@ static gv_status movie_check(const struct sink_kind *k, const char *codec, struc
 
 #define MOVIE                                                                                                                  \
     .check = movie_check, .list = gv_av_codec_list, .open = movie_open, .write = movie_write, .write16 = movie_write16,        \
-    .deep = movie_deep, .commit = movie_commit, .close = movie_close
+    .deep = movie_deep, .finish = movie_finish, .commit = movie_commit, .close = movie_close
 
 const struct sink_kind gv_sink_mp4 = { .extension = "mp4", .description = "MP4, BT.709", .codecs = IN_MP4, MOVIE };
 const struct sink_kind gv_sink_mov = { .extension = "mov", .description = "QuickTime, BT.709", .codecs = IN_MOV, MOVIE };

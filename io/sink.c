@@ -265,6 +265,14 @@ static gv_status sequence_write(void *state, const uint8_t *rgb, struct error *e
     return st;
 }
 
+static gv_status sequence_finish(void *state, const char **path, struct error *e)
+{
+    const struct sequence *s = state;
+    (void)e;
+    *path = s->count == 1 ? s->parts[0].temp : NULL;
+    return GV_OK;
+}
+
 static gv_status sequence_commit(void *state, const char *comment, struct error *e)
 {
     struct sequence *s = state;
@@ -283,7 +291,7 @@ static void sequence_close(void *state)
     free(s);
 }
 
-#define SEQUENCE .open = sequence_open, .write = sequence_write, .commit = sequence_commit, .close = sequence_close
+#define SEQUENCE .open = sequence_open, .write = sequence_write, .finish = sequence_finish, .commit = sequence_commit, .close = sequence_close
 static const struct sink_kind png = {.extension = "png", .description = "PNG pictures, numbered by %d in the name", SEQUENCE};
 #ifdef GV_HAVE_TURBOJPEG
 static const struct sink_kind jpg  = {.extension = "jpg", .description = "JPEG pictures, numbered by %d in the name", SEQUENCE};
@@ -487,12 +495,25 @@ gv_status gv_sink_write16(struct sink *s, const uint16_t *rgb, struct error *e)
     return write_one(s, NULL, rgb, e);
 }
 
-gv_status gv_sink_commit(struct sink *s, const char *comment, struct error *e)
+static gv_status complete(const struct sink *s, struct error *e)
 {
     if (s->failed)
         return gv_fail(e, GV_ERR_IO, "a frame could not be written, so the output is not kept");
-    if (!s->written)
-        return gv_fail(e, GV_ERR_ARGUMENT, "no frame came, so there is no output to keep");
+    return s->written ? GV_OK : gv_fail(e, GV_ERR_ARGUMENT, "no frame came, so there is no output to keep");
+}
+
+gv_status gv_sink_finish(struct sink *s, const char **path, struct error *e)
+{
+    *path = NULL;
+    TRY(complete(s, e));
+    const gv_status st = s->kind->finish ? s->kind->finish(s->state, path, e) : GV_OK;
+    s->failed = st != GV_OK;
+    return st;
+}
+
+gv_status gv_sink_commit(struct sink *s, const char *comment, struct error *e)
+{
+    TRY(complete(s, e));
     const gv_status st = s->kind->commit(s->state, comment, e);
     s->failed          = true; /* once only */
     return st;

@@ -37,6 +37,9 @@ gv_status gv_sink_write(struct sink *s, const uint8_t *rgb, struct error *e);
 /* The same in 16 bits, worth its while where gv_sink_deep says so: an output of more than 8 bits. */
 gv_status gv_sink_write16(struct sink *s, const uint16_t *rgb, struct error *e);
 bool      gv_sink_deep(const struct sink *s);
+/* When the last frame has come: *path is a file that holds them all and can be read as a clip, under its temporary name, until commit or
+ * close; NULL where there is none (standard output, bare RGB, a sequence of pictures). Once, before commit; may be left out. */
+gv_status gv_sink_finish(struct sink *s, const char **path, struct error *e);
 /* Flush, finish, sync, rename. comment, if not NULL, stands in place of the one that the sink was opened with, where the kind
  * writes it last (mp4, mov, mkv, webm); pictures have theirs already. */
 gv_status gv_sink_commit(struct sink *s, const char *comment, struct error *e);

@@ -20,6 +20,7 @@ struct sink_kind {
     gv_status (*write)(void *state, const uint8_t *rgb, struct error *e);
     gv_status (*write16)(void *state, const uint16_t *rgb, struct error *e); /* NULL: no more than 8 bits, ever */
     bool (*deep)(const void *state);                                         /* whether write16 is worth it; with write16 */
+    gv_status (*finish)(void *state, const char **path, struct error *e); /* as gv_sink_finish; NULL: cannot be read yet */
     gv_status (*commit)(void *state, const char *comment, struct error *e);  /* comment: instead of the one of open, or NULL */
     void (*close)(void *state);
 };

@@ -78,6 +78,15 @@ static gv_status rgb_write(void *state, const uint8_t *rgb, struct error *e)
     return gv_part_write(&s->part, rgb, (size_t)s->width * (size_t)s->height * 3, e);
 }
 
+/* Nothing is held back: the part has it all. */
+static gv_status stream_finish(void *state, const char **path, struct error *e)
+{
+    const struct stream *s = state;
+    (void)e;
+    *path = s->part.temp;
+    return GV_OK;
+}
+
 static gv_status stream_commit(void *state, const char *comment, struct error *e)
 {
     struct stream *s = state;
@@ -98,6 +107,7 @@ const struct sink_kind gv_sink_y4m = {
     .description = "Y4M 4:2:0, BT.709 limited range; also to standard output",
     .open        = y4m_open,
     .write       = y4m_write,
+    .finish      = stream_finish,
     .commit      = stream_commit,
     .close       = stream_close,
 };
@@ -106,6 +116,7 @@ const struct sink_kind gv_sink_y4m444 = {
     .description = "Y4M 4:4:4, BT.709 limited range; also to standard output",
     .open        = y4m_open,
     .write       = y4m_write,
+    .finish      = stream_finish,
     .commit      = stream_commit,
     .close       = stream_close,
 };

@@ -287,6 +287,17 @@ static gv_status commit(const struct video_job *job, const gv_video_request *q, 
     return status;
 }
 
+/* The caller's look at the clip before it has its name. */
+static gv_status made(const struct video_job *job, const gv_video_request *q, struct video_report *p, struct error *e)
+{
+    const char *path = NULL;
+    if (!q->on_made)
+        return GV_OK;
+    if (job->sink)
+        TRY(gv_sink_finish(job->sink, &path, e));
+    return q->on_made(q->user, path, &p->note) ? gv_fail(e, GV_ERR_CANCELLED, "cancelled by a callback") : GV_OK;
+}
+
 /* As planned, or once more with a smaller plan where memory turned out to be less. */
 static gv_status run_planned(gv_session *s, struct video_job *job, struct video_report *p)
 {
@@ -309,6 +320,7 @@ static gv_status run_job(gv_session *s, struct video_job *job, const gv_video_re
     TRY(gv_video_plan(job, p, &s->error));
     TRY(sink_open(job, q, &s->error));
     TRY(run_planned(s, job, p));
+    TRY(made(job, q, p, &s->error));
     return job->sink ? commit(job, q, p, &s->error) : GV_OK;
 }
 
@@ -360,6 +372,19 @@ gv_status gv_calibrate(gv_session *s, const gv_calibrate_request *request, char 
 char *gv_model_describe(const gv_model *m)
 {
     return m->vlm ? gv_caption_model_json(m) : gv_model_json(m);
+}
+
+gv_status gv_model_compare(const gv_model *m, const char *asked, const char *read, char **json)
+{
+    json_t      *o = NULL;
+    struct error e = { 0 };
+    *json = NULL;
+    if (!asked || !read)
+        return GV_ERR_ARGUMENT;
+    TRY(gv_slots_compare(&o, m->slots, m->vocabulary, asked, read, &e));
+    *json = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return *json ? GV_OK : GV_ERR_MEMORY;
 }
 
 char *gv_model_options_json(const gv_model *m)

@@ -11,6 +11,7 @@
 #include "diffusion/sampler.h"
 #include "io/tokenizer.h"
 #include "pipelines/preview.h"
+#include "pipelines/slots.h"
 #include "pipelines/vocabulary.h"
 
 struct vlm;
@@ -55,6 +56,7 @@ struct gv_model {
     struct video_defaults defaults;
     struct preview_map    preview;    /* of genvid.json; without it, one is fitted */
     struct vocabulary    *vocabulary; /* of genvid.json; NULL: every word is as good */
+    struct slots         *slots;      /* the same; NULL: nothing to compare by */
 };
 
 struct gv_session {

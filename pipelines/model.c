@@ -126,7 +126,9 @@ static gv_status read_sidecar_fields(gv_model *m, const struct json_view *v)
     d->causal_steps = (int)gv_json_int(&causal, "steps", 1, GV_MAX_STEPS, 4);
     read_preview(m, v);
     gv_vocabulary_close(&m->vocabulary);
+    gv_slots_close(&m->slots);
     TRY(gv_vocabulary_open(&m->vocabulary, v));
+    TRY(gv_slots_open(&m->slots, v));
     return gv_json_done(v);
 }
 
@@ -509,6 +511,7 @@ void gv_model_close(gv_model **out)
         m->vlm->model->close(m->vlm);
     gv_tokenizer_close(&m->tokenizer);
     gv_vocabulary_close(&m->vocabulary);
+    gv_slots_close(&m->slots);
     free(m->path);
     free(m);
     *out = NULL;

@@ -109,6 +109,12 @@ static json_t *model(const gv_model *m, const gv_video_request *q)
     return json_pack("{s:o, s:o}", "path", place(m->path), "parts", gv_model_parts_json(m, hash && !strcmp(hash, "full")));
 }
 
+json_t *gv_note_json(const char *note)
+{
+    json_t *o = json_loads(note, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+    return o ? o : words(note, "");
+}
+
 char *gv_recipe_json(const struct video_job *job, const gv_video_request *q, const struct video_report *p)
 {
     const struct device *d = job->model->engine->device;
@@ -139,6 +145,8 @@ char *gv_recipe_json(const struct video_job *job, const gv_video_request *q, con
         set(&o, "frames_sha256", json_string(p->frames_sha256));
     if (p && gv_shortcuts_on(&job->shortcuts))
         set(&o, "receipt", gv_receipt_json(job, &p->receipt));
+    if (p && p->note)
+        set(&o, "note", gv_note_json(p->note));
     char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(o);
     return text;

@@ -84,6 +84,8 @@ char *gv_report_json(const struct video_job *job, const struct video_report *p)
                           "random_weights", !job->model->trained, "frames_sha256", p->frames_sha256);
     if (o && gv_shortcuts_on(&job->shortcuts))
         json_object_set_new(o, "receipt", gv_receipt_json(job, &p->receipt));
+    if (o && p->note)
+        json_object_set_new(o, "note", gv_note_json(p->note));
     return text_of(o, JSON_INDENT(2));
 }
 

@@ -74,6 +74,7 @@ struct video_report {
     int64_t           tokens;
     double            flops;
     struct receipt    receipt; /* of a job with shortcuts */
+    const char       *note; /* the caller's, for recipe and report; NULL = none */
     char              frames_sha256[65]; /* of the RGB frames, before any encoder; "" before the last is there */
 };
 

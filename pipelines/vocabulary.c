@@ -162,7 +162,7 @@ static const char *nearest(const struct vocabulary *v, const char *word)
 
 /* ---- a text ---- */
 
-static bool in_word(unsigned char c)
+bool gv_vocabulary_letter(unsigned char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '\'' || c >= 0x80;
 }
@@ -216,9 +216,9 @@ gv_status gv_vocabulary_read(const struct vocabulary *v, const char *field, cons
     bool           good = append(&r, "", 0);
     for (size_t n; good && *text; text += n) {
         const char *as = NULL;
-        for (n = 0; text[n] && in_word((unsigned char)text[n]) == in_word((unsigned char)text[0]); n++)
+        for (n = 0; text[n] && gv_vocabulary_letter((unsigned char)text[n]) == gv_vocabulary_letter((unsigned char)text[0]); n++)
             ;
-        if (v && in_word((unsigned char)text[0]))
+        if (v && gv_vocabulary_letter((unsigned char)text[0]))
             as = read_word(v, field, text, n, &r, log);
         good = append(&r, as ? as : text, as ? strlen(as) : n);
     }

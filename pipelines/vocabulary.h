@@ -17,6 +17,9 @@ void      gv_vocabulary_close(struct vocabulary **v);
 gv_status gv_vocabulary_read(const struct vocabulary *v, const char *field, const char *text, char **out, const struct log *log,
                              struct error *e);
 
+/* Whether a byte is part of a word: a letter, a digit, - or ', or any of UTF-8 beyond ASCII. */
+bool gv_vocabulary_letter(unsigned char c);
+
 /* The words as a JSON array, a new reference; empty when v is NULL. NULL when memory ran out. */
 json_t *gv_vocabulary_json(const struct vocabulary *v);
 

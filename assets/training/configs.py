@@ -54,7 +54,8 @@ def write(folder, weights="random", vae=None, tier=132, **sidecar):
     put(folder, "vae/config.json", {**VAE, **(vae or {})})
     put(folder, "text_encoder/config.json", TEXT)
     put(folder, "scheduler/scheduler_config.json", SCHEDULER)
-    put(folder, "genvid.json", {**SIDECAR, **sidecar, "words": words.vocabulary(tier), "small_words": words.small_words(tier), "synonyms": words.synonyms(tier), "weights": weights})
+    put(folder, "genvid.json", {**SIDECAR, **sidecar, "words": words.vocabulary(tier), "small_words": words.small_words(tier), "synonyms": words.synonyms(tier),
+                                  "slots": words.slots(tier), "weights": weights})
 
 
 if __name__ == "__main__":

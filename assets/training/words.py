@@ -399,3 +399,37 @@ def synonyms(tier=132):
             if to in known and w not in known and w not in small:
                 out.setdefault(w, to)
     return out
+
+
+_BARE = ("in front of ", "between ", "among ", "under ", "over ", "with ", "in ", "on ", "at ", "by ", "as ", "it is ", "is ", "the ", "an ", "a ")
+
+
+def bare(said):
+    """"in the city" -> "city": what is left when nothing before it is needed to know it; "under water" stays, as "water" alone is another place."""
+    known, short = said, {"water", "sea", "dark", "air"}
+    while any(known.startswith(b) for b in _BARE):
+        known = known[max(len(b) for b in _BARE if known.startswith(b)):]
+    return said if known in short else known
+
+
+def slots(tier=132):
+    """What can be asked of a clip, kind by kind: each value and the words for it, none twice (the first has them). "unsaid": what a caption means that says nothing of it.
+    `genvid video --check` reads prompts and captions by this."""
+    alone = lambda m: [f for pair in ALONE.get(m, ()) for f in pair]
+    still = [bare(f) for pairs in STILL.values() for pair in pairs for f in pair]
+    tables = [("actor", None, {a.name: a.names[1:] for a in ACTORS[:tier]}),
+              ("colour", None, {c: () for c in COLOURS[1:]}),
+              ("motion", None, {m: [*HOW.get(m, ()), *alone(m)] if m != "stand" else still for m in MOTIONS}),
+              ("scene", None, {s.name: [bare(x) for x in s.said] for s in SCENES}),
+              ("camera", "static", {c: [bare(x) for x in CAMERA_SAID[c]] for c in CAMERAS}),
+              ("weather", None, {x: [bare(y) for y in WEATHER_SAID[x]] for x in WEATHERS[1:]}),
+              ("time", "day", {t: [bare(x) for x in TIME_SAID[t]] for t in TIMES}),
+              ("style", "3d", {x: [bare(y) for y in STYLE_SAID[x]] for x in STYLES})]
+    out, taken = [], {name for _, _, values in tables for name in values}
+    for slot, unsaid, values in tables:
+        rows = {}
+        for value, said in values.items():
+            rows[value] = [x for x in dict.fromkeys(said) if x not in taken]
+            taken.update(rows[value])
+        out.append({"slot": slot, **({"unsaid": unsaid} if unsaid else {}), "values": rows})
+    return out

@@ -384,6 +384,62 @@ static void a_callback_can_stop_and_nothing_is_left(void **state)
     studio_close(&s);
 }
 
+struct made {
+    const char *name, *note; /* of the file to be; what is given back */
+    char        path[512];
+    long        bytes;
+    bool        early, cancel; /* the name was not there yet */
+};
+
+static int look_at_file(void *user, const char *path, const char **note)
+{
+    struct made *m = user;
+    FILE        *f = path ? fopen(path, "rb") : NULL;
+    snprintf(m->path, sizeof m->path, "%s", path ? path : "");
+    if (f && !fseek(f, 0, SEEK_END))
+        m->bytes = ftell(f);
+    if (f)
+        fclose(f);
+    m->early = access(m->name, F_OK) != 0;
+    *note = m->note;
+    return m->cancel;
+}
+
+static void a_clip_can_be_looked_at_before_it_has_its_name(void **state)
+{
+    (void)state;
+    char             name[512];
+    struct studio    s = studio_open(2, NULL, 0);
+    gv_video_request q = request(&s, NULL);
+    struct made      m = { .name = name, .note = "{\"seen\": [1]}" };
+    snprintf(name, sizeof name, "%s/clip.y4m", folder);
+    q.on_frame = NULL, q.output_path = name, q.on_made = look_at_file, q.user = &m;
+
+    assert_int_equal(gv_video_generate(s.session, &q), GV_OK);
+    assert_true(m.early && strcmp(m.path, name));
+    assert_true(m.bytes >= 17 * 48 * 32 * 3 / 2); /* every frame was there */
+    assert_int_equal(access(m.path, F_OK), -1);
+    assert_int_equal(access(name, F_OK), 0);
+    char *report = gv_session_report(s.session);
+    assert_non_null(strstr(report, "\"seen\""));
+    gv_free(report);
+
+    remove(name);
+    m.cancel = true;
+    assert_int_equal(gv_video_generate(s.session, &q), GV_ERR_CANCELLED);
+    assert_int_equal(access(m.path, F_OK), -1);
+    assert_int_equal(access(name, F_OK), -1);
+
+    m = (struct made){ .name = name, .path = "?", .note = "not JSON \xff" };
+    q.output_path = NULL;
+    assert_int_equal(gv_video_generate(s.session, &q), GV_OK);
+    assert_string_equal(m.path, "");
+    report = gv_session_report(s.session);
+    assert_non_null(strstr(report, "\"note\": \"\"")); /* JSON holds UTF-8 alone */
+    gv_free(report);
+    studio_close(&s);
+}
+
 static void *cancel_soon(void *session)
 {
     nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
@@ -594,6 +650,7 @@ int main(void)
         cmocka_unit_test(a_written_down_render_goes_on_to_the_same_bits),
         cmocka_unit_test(a_state_of_other_settings_is_refused),
         cmocka_unit_test(a_callback_can_stop_and_nothing_is_left),
+        cmocka_unit_test(a_clip_can_be_looked_at_before_it_has_its_name),
         cmocka_unit_test(another_thread_can_stop_a_render),
         cmocka_unit_test(causal_clips_of_any_length_take_the_same_memory),
         cmocka_unit_test(causal_frames_do_not_depend_on_threads_and_begin_alike),
