@@ -59,8 +59,8 @@ const struct cli_option cli_options[] = {
     { "model", 'm', ARG_TEXT, CLI_CAPTION, FIELD(model), 0, 0, "DIR", HOW,
       "directory of a vision-language model (Qwen2.5-VL, Qwen2-VL, LLaVA-OneVision)" },
     { "prune", 0, ARG_TEXT, CLI_CAPTION, FIELD(prune), 0, 0, "P", HOW,
-      "run with 50, 25 or 10 per cent of the picture tokens (approximate, VFlowOpt), or "
-      "keep=R1/R2/R3,cell=A,sink=T,entropy=W" },
+      "run with 50, 25 or 10 per cent of the picture tokens (approximate, VFlowOpt; as `genvid calibrate --pruning` chose for "
+      "the model, if it did), or keep=R1/R2/R3,cell=A,sink=T,entropy=W" },
     { "prune-receipt", 0, ARG_FLAG, CLI_CAPTION, FIELD(prune_receipt), 0, 0, NULL, HOW,
       "run the whole prompt too and say how near the pruned one came" },
     { "recycle", 0, ARG_COUNT, CLI_CAPTION, FIELD(recycle), 1, 1048576, "N", HOW,
@@ -110,6 +110,10 @@ const struct cli_option cli_options[] = {
     { "option", 0, ARG_PAIR, RENDERS, FIELD(options), 0, 0, "NAME=VALUE", HOW,
       "an option of the model, as `genvid info --options` lists them; may be repeated" },
 
+    { "pruning", 0, ARG_REAL, CLI_CALIBRATE, FIELD(pruning), 1, 99, "P", HOW,
+      "choose what `genvid caption --prune P` does with this model, by the pictures and clips that follow it (VFlowOpt)" },
+    { "trials", 0, ARG_COUNT, CLI_CALIBRATE, FIELD(trials), 2, 1000, "N", HOW,
+      "with --pruning: settings that are tried (default 50)" },
     { "mass", 0, ARG_REAL, CLI_CALIBRATE, FIELD(mass), 0.01, 1, "X", HOW,
       "share of the softmax that the chosen blocks hold (default 0.9)" },
     { "cosine", 0, ARG_REAL, CLI_CALIBRATE, FIELD(cosine), 0.01, 1, "X", HOW,
@@ -191,8 +195,8 @@ const struct cli_command cli_commands[] = {
     { "info", "[MODEL] [options]", "say what is here: model, devices, formats, options, words", CLI_INFO, 1 },
     { "probe", "FILE [options]", "say what a picture or clip is and what made it", CLI_PROBE, 1 },
     { "rerun", "FILE [options]", "render a clip again and say whether the frames are the same", CLI_RERUN, 1 },
-    { "calibrate", "[MODEL [PROMPT...]] [options]", "measure what --attention and --cache may leave out of a model",
-      CLI_CALIBRATE, CLI_MAX_WORDS },
+    { "calibrate", "[MODEL [PROMPT...|FILE|FOLDER...]] [options]",
+      "measure what --attention and --cache, or --prune of captions, may leave out of a model", CLI_CALIBRATE, CLI_MAX_WORDS },
     { "bench", "[attention] [options]", "measure the operations that a render is made of, or masks x lengths", CLI_BENCH, 1 },
     { "completions", "bash|zsh", "a script that completes commands, options and values", CLI_COMPLETIONS, 1 },
     { "help", "[COMMAND|OPTION|SUBJECT]", "explain a command, an option or a subject", CLI_HELP, 1 },

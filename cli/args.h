@@ -87,7 +87,8 @@ struct cli_args {
     double      temperature, top_p, repetition;
     const char *solver, *compat, *causal, *noise, *device, *precision, *cpu_level;
     const char *attention, *cache, *receipt;
-    double      mass, cosine, lse;
+    double         mass, cosine, lse, pruning;
+    int64_t        trials;
     int64_t     preview_every;
     const char *preview_file;
     const char *output, *format, *codec, *bits, *crf, *audio, *report, *check_model;

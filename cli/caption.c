@@ -310,9 +310,10 @@ static void say_pruned(struct caption *c, const json_t *report)
     cli_say(&c->open.printer, "pruned: %lld of %lld tokens, %lld after layer %lld, %lld after layer %lld%s", left[1], left[0],
             left[2], (long long)json_integer_value(json_array_get(json_object_get(p, "layers"), 0)), left[3],
             (long long)json_integer_value(json_array_get(json_object_get(p, "layers"), 1)),
-            json_is_true(json_object_get(p, "published"))
-                ? ""
-                : " (published are 50, 25 and 10 for LLaVA-OneVision of 28 layers; other settings, models and depths are our own extension)");
+            json_is_true(json_object_get(p, "calibrated"))  ? ", as was chosen for this model"
+            : json_is_true(json_object_get(p, "published")) ? ""
+                                                            : " (published are 50, 25 and 10 for LLaVA-OneVision of 28 layers; "
+                                                              "other settings, models and depths are our own extension)");
     if (json_object_get(p, "likeness"))
         cli_say(
             &c->open.printer, "receipt: the first token's logits are alike by %.6f (cosine); keys and values %.2f of %.2f MiB",
@@ -405,7 +406,7 @@ static int check(struct caption *c)
         return cli_fail(p, EXIT_USAGE, "--together asks one question about all files; they have no times and no sidecars then");
     if (a->overwrite && !a->sidecar)
         return cli_fail(p, EXIT_USAGE, "--overwrite is for --sidecar");
-    const int status = cli_files_find(&c->files, p, a);
+    const int status = cli_files_find(&c->files, p, a, 0);
     if (status == EXIT_OK && subtitles(c) && c->files.n > 1 && !a->sidecar)
         return cli_fail(p, EXIT_USAGE, "subtitles of several clips need a file each: add --sidecar");
     return status;

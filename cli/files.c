@@ -68,9 +68,9 @@ static int add_folder(struct cli_files *f, struct cli_printer *p, const char *fo
     return EXIT_OK;
 }
 
-int cli_files_find(struct cli_files *f, struct cli_printer *p, const struct cli_args *a)
+int cli_files_find(struct cli_files *f, struct cli_printer *p, const struct cli_args *a, int first)
 {
-    for (int i = 0; i < a->n_words; i++) {
+    for (int i = first; i < a->n_words; i++) {
         struct stat st;
         int         status = EXIT_OK;
         if (stat(a->words[i], &st) != 0 || access(a->words[i], R_OK) != 0)

@@ -9,9 +9,9 @@ struct cli_files {
     size_t n, room;
 };
 
-/* Every word is there and can be read, or nothing begins. Folders are not entered further; files in them are known by their
+/* Words from number `first` on. Every one is there and can be read, or nothing begins. Folders are not entered further; files in them are known by their
  * extensions, in the order of their names. Returns an exit status and has printed the reason. */
-int  cli_files_find(struct cli_files *f, struct cli_printer *p, const struct cli_args *a);
+int  cli_files_find(struct cli_files *f, struct cli_printer *p, const struct cli_args *a, int first);
 void cli_files_free(struct cli_files *f);
 
 #endif

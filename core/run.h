@@ -10,7 +10,7 @@
 
 #include "core/device.h"
 
-/* How a test looks inside: called with every tensor a model names. NULL in production. */
+/* How a test or a calibration looks inside: called with every tensor a model names. NULL in every render and caption. */
 struct tap {
     void (*fn)(void *user, struct run *r, const char *name, struct tensor x);
     void *user;

@@ -225,7 +225,8 @@ typedef struct gv_caption_request {
     int    picture_tokens;         /* at most for each picture and clip, which is made smaller for it; 0 = the model's own */
     double start, end;             /* of the section of each clip that is looked at, in seconds; end 0 = its end */
     const char        *prune;                  /* fewer picture tokens (VFlowOpt), approximate: "50", "25" or "10" per cent, or
-                                          "keep=R1/R2/R3,cell=A,sink=T,entropy=W"; NULL = none */
+                                          "keep=R1/R2/R3,cell=A,sink=T,entropy=W"; NULL = none. A per cent that
+                                          gv_calibrate_pruning found settings for means those */
     int                prune_receipt;          /* 1 = run the whole prompt too and report how near the pruned one came */
     int                recycle; /* keys that most steps of the text read, approximate (Recycled Attention): those that the last
                                       step which read all read most, and newer ones; 0 = all, always */
@@ -260,6 +261,29 @@ GV_API gv_status gv_caption_estimate(gv_session *s, const gv_caption_request *r,
  * will be looked at is logged (INFO) before anything is computed. The same request on the same device gives the same text,
  * whatever the thread count. Errors: ARGUMENT, UNSUPPORTED, MEMORY, IO, FORMAT, DEVICE, CANCELLED. */
 GV_API gv_status gv_caption(gv_session *s, const gv_caption_request *r, char **text);
+
+/* ---- calibration: which of a picture's tokens a captioning model can do without -------------------------------------- */
+
+/* Chooses VFlowOpt's settings for one model and one budget (arXiv 2508.05211): of `trials` settings those under which the decoder's
+ * last state before the first word is most like that of the whole prompt, mean of the cosine over the media, by Bayesian
+ * optimisation. They go into genvid.pruning.json in the model's folder, where the prune of a caption request finds them by
+ * their per cent; those of other budgets stay. */
+typedef struct gv_pruning_request {
+    size_t             struct_size;
+    const gv_model    *model;
+    const char *const *media; /* paths of pictures and clips, each looked at alone; the authors take 30, without any label */
+    size_t             media_count;
+    double             percent; /* of the picture tokens, mean over the decoder's layers: 1 to 99; 0 = 25 */
+    int                trials;  /* 2 to 1000; 0 = 50 */
+    uint64_t           seed;
+    gv_progress_fn     progress; /* may be NULL; stage "calibrate", in passes over one picture or clip */
+    void              *user;
+} gv_pruning_request;
+GV_API void gv_pruning_request_init_(gv_pruning_request *r, size_t struct_size);
+#define gv_pruning_request_init(r) gv_pruning_request_init_((r), sizeof *(r))
+/* *json: {path, percent, keep: [3], cell, sink, entropy, likeness, published_likeness, media, trials}, freed with gv_free.
+ * published_likeness: of the authors' settings for the nearest of their budgets. Errors: as gv_caption. */
+GV_API gv_status gv_calibrate_pruning(gv_session *s, const gv_pruning_request *r, char **json);
 
 /* ---- what is here: JSON text, freed with gv_free; NULL when memory ran out -------------------------------------------- */
 

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "pipelines/caption.h"
+#include "pipelines/pruning.h"
 
 void gv_caption_request_init_(gv_caption_request *r, size_t struct_size)
 {
@@ -118,6 +119,27 @@ gv_status gv_caption(gv_session *s, const gv_caption_request *request, char **te
     return status;
 }
 
+/* ---- settings of pruning ---- */
+
+void gv_pruning_request_init_(gv_pruning_request *r, size_t struct_size)
+{
+    const gv_pruning_request d = { 0 };
+    memcpy(r, &d, struct_size < sizeof d ? struct_size : sizeof d);
+    memcpy(r, &struct_size, sizeof struct_size);
+}
+
+gv_status gv_calibrate_pruning(gv_session *s, const gv_pruning_request *request, char **json)
+{
+    gv_pruning_request q = { 0 };
+    size_t             size;
+    memcpy(&size, request, sizeof size);
+    memcpy(&q, request, size < sizeof q ? size : sizeof q);
+    q.struct_size = sizeof q;
+    atomic_store(&s->cancel, false);
+    s->error = (struct error){ 0 };
+    return gv_pruning_calibrate(s, &q, json);
+}
+
 /* ---- JSON ---- */
 
 static char *text_of(json_t *o)
@@ -133,10 +155,12 @@ static json_t *prune_json(const struct caption_job *job, const struct caption_re
     const struct lm_config *c = gv_lm_config(job->model->vlm->lm);
     if (!job->prunes)
         return json_null();
-    json_t *o = json_pack("{s:[I,I,I,I], s:[i,i], s:f, s:b}", "tokens", (json_int_t)p->pruned[0], (json_int_t)p->pruned[1],
+    json_t *o = json_pack("{s:[I,I,I,I], s:[i,i], s:f, s:b, s:b}", "tokens", (json_int_t)p->pruned[0], (json_int_t)p->pruned[1],
                           (json_int_t)p->pruned[2], (json_int_t)p->pruned[3], "layers", gv_prune_layer(0, c->layers),
                           gv_prune_layer(1, c->layers), "budget", gv_prune_budget(&job->prune, c->layers), "published",
-                          !strcmp(job->model->vlm->model->name, "llava-onevision") && c->layers == 28 && gv_prune_published(&job->prune));
+                          !strcmp(job->model->vlm->model->name, "llava-onevision") && c->layers == 28 &&
+                              gv_prune_published(&job->prune),
+                          "calibrated", job->calibrated);
     if (o && job->receipt) {
         json_object_set_new(o, "likeness", json_real(p->likeness));
         json_object_set_new(o, "whole_prompt_kept_bytes", json_integer((json_int_t)p->whole_bytes));

@@ -152,6 +152,16 @@ static void watch(struct caption_state *s)
     free(picture);
 }
 
+/* A tap: keeps the state that the first token's logits are made of. */
+static void keep_state(void *user, struct run *r, const char *name, struct tensor x)
+{
+    if (!strcmp(name, "decoder.state")) {
+        struct tensor f32 = gv_scratch(r, GV_F32, 2, x.dim);
+        gv_copy(r, f32, x);
+        gv_download(r, user, f32);
+    }
+}
+
 /* The prompt as it is, or with fewer picture tokens. */
 static void prefill(struct caption_state *s, const struct vlm_prompt *p)
 {
@@ -294,6 +304,8 @@ static void stage_text(struct caption_state *s)
 {
     const struct vlm *v = s->job->model->vlm;
     double            began = gv_now();
+    if (s->job->state && !dry(s))
+        return;
     tell(s, "text", 0, s->job->max_tokens);
     if (dry(s) && gv_run_ready(s->run))
         gv_vlm_step(s->run, v, &s->state, 0, s->logits);
@@ -330,7 +342,9 @@ static void stage_explain(struct caption_state *s)
 
 static void run_stages(struct caption_state *s)
 {
-    struct weights *decoder = s->job->model->vlm->decoder;
+    struct weights  *decoder = s->job->model->vlm->decoder;
+    const struct tap tap = { keep_state, s->job->state };
+    s->run->tap = tap.user ? &tap : NULL;
     s->began = gv_now();
     stage_image(s);
     bool pinned = pin(s, decoder);
@@ -345,6 +359,7 @@ static void run_stages(struct caption_state *s)
         s->report->page_share = s->state.lm.pages.mass / s->state.lm.pages.checks;
     }
     s->report->seconds = gv_now() - s->began;
+    s->run->tap = NULL;
     gv_lm_state_close(&s->state.lm);
     gv_text_sampler_close(&s->sampler);
     for (int i = 0; i < s->job->n_media; i++)

@@ -22,12 +22,14 @@ struct caption_job {
     int                   max_tokens;
     struct sample_opts    sample;
     bool                  prunes, receipt; /* receipt: measure what pruning changed */
+    bool                  calibrated;      /* prune is the model's own */
     struct prune_opts     prune;
     int64_t               recycle,
         recycle_every; /* keys that most steps of the text read, 0: all; steps from one that reads all to the next */
     int64_t          pages, pages_every; /* keys that a step reads, 0: all; steps from one choice to the next */
     struct residency residency;
     const char      *explain; /* folder, or NULL */
+    float *state; /* host [width]: takes the decoder's last state before the first word, and no text is made; or NULL */
 
     gv_text_fn     on_text; /* either may be absent */
     gv_progress_fn progress;

@@ -6,6 +6,7 @@
 
 #include "pipelines/caption.h"
 #include "pipelines/chat.h"
+#include "pipelines/pruning.h"
 #include "vision/models.h"
 
 enum { MAX_TOKENS = 1 << 20, PATH = 4096 };
@@ -129,7 +130,7 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
                        job->explain[0] ? "needs every key of every layer: it does not go with prune, recycle or pages"
                                        : "is empty");
     if (job->prunes)
-        TRY(gv_prune_parse(&job->prune, q->prune, e));
+        TRY(gv_pruning_find(&job->prune, &job->calibrated, job->model->path, q->prune, e));
     TRY(open_media(job, q, e));
     const char *question = q->question && q->question[0] ? q->question : default_question(job);
     TRY(gv_chat_prompt(&job->ids, &job->n, job->model->chat, v, job->model->tokenizer,

@@ -416,6 +416,7 @@ static void last_logits(struct run *r, const struct lm *m, struct tensor logits,
     if (gv_run_ready(r))
         gv_norm(r, h, slice(x, 0, x.dim[0] - 1, 1),
                 &(struct norm_opts){ .kind = NORM_RMS, .eps = (float)m->config.eps, .weight = m->top.norm });
+    gv_run_tap(r, "state", h);
     gv_linear(r, logits, h, m->top.head, NULL);
     gv_run_tap(r, "logits", logits);
     gv_check_finite(r, logits, "the logits");

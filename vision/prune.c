@@ -1,5 +1,6 @@
 /* What would surprise you: how many tokens the first stage leaves depends on how many cells have one to give, so the published shares
- * (.5008, .2507, .1000) are of the formula, which counts every cell. Of equal scores the earlier token goes first. Rounding is
+ * (.5008, .2507, .1000) are of the formula, which counts every cell. Where the first stage keeps all nothing is united either,
+ * though the formula would: a budget of all the tokens is the whole prompt. Of equal scores the earlier token goes first. Rounding is
  * Python's, halves to even. */
 #include "vision/prune.h"
 
@@ -198,7 +199,7 @@ gv_status gv_prune(struct pruned *p, const struct prune_opts *o, const struct pr
                    struct error *e)
 {
     const int64_t reduce = (int64_t)nearbyint((double)n * (1 - o->keep[0])),
-                  budget = l->recycle ? (int64_t)floor((double)n / (o->cell * o->cell)) : 0,
+                  budget = l->recycle && reduce ? (int64_t)floor((double)n / (o->cell * o->cell)) : 0,
                   low = reduce + budget < n ? reduce + budget : n;
     const size_t   room = (size_t)n;
     struct ranked *r = malloc(room * sizeof *r);

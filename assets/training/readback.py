@@ -38,17 +38,17 @@ def write(path, clip):
 
 
 def stories(world, a):
-    """Records of the stream that judges the captioner, and facts [12], one by one."""
+    """Numbers and records of the stream that judges the captioner, and facts [12], one by one."""
     teller = feed.teller_for(world.index, "teller", T, W, H, a.tier, True)
-    for i in range(a.clips):
+    for i in range(a.first, a.first + a.clips):
         b = feed.draw(teller, "probe", train_captioner.HELD, i, 1, None, {"second": 0.0})
-        yield b, b.pop("facts")[0]
+        yield i, b, b.pop("facts")[0]
 
 
 def rendered(world, a, folder):
     """True renders. Facts [n, 12]."""
     out = []
-    for i, (b, facts) in enumerate(stories(world, a)):
+    for i, b, facts in stories(world, a):
         path = os.path.join(folder, "%04d.mkv" % i)
         if not os.path.exists(path):
             x = world.render(b, H, W)[0][0]
@@ -62,7 +62,7 @@ def pointing(world, a, folder):
     hits, chance = [], []
     with tempfile.TemporaryDirectory() as tmp:
         subprocess.run([a.genvid, "caption", folder, "-m", a.model, "-q", "--explain", tmp], check=True, stdout=subprocess.DEVNULL)
-        for i, (b, facts) in enumerate(stories(world, a)):
+        for i, b, facts in stories(world, a):
             with open(os.path.join(tmp, "%04d.mkv" % i, "explain.json")) as f:
                 told = json.load(f)
             if caption_text.slots(told["text"]).get("actor") != facts[0]:
@@ -116,6 +116,7 @@ def main():
     p.add_argument("--genvid", default=os.path.join(here, "../../build/genvid"))
     p.add_argument("--model", default=os.path.join(here, "../models"))
     p.add_argument("--clips", type=int, default=128)
+    p.add_argument("--first", type=int, default=0, help="the first true render's number: later ones are for choosing settings")
     p.add_argument("--made", action="store_true", help="clips that genvid makes, instead of true renders")
     p.add_argument("--keep", help="folder for the clips; those that are there are used again")
     p.add_argument("--tier", type=int, default=96)

@@ -79,6 +79,16 @@ hold 'not a letter' cmp -s .out one.txt
 expect 0 'receipt: the first token' caption a.png $run --prune 25 --prune-receipt
 expect 64 'prune is "20"; 50, 25, 10 or keep' caption a.png --model "$model" --prune 20
 
+# the model's own settings, chosen by pictures
+expect 64 'no picture or clip: genvid calibrate MODEL' calibrate family --pruning 25
+expect 66 'cannot be read' calibrate family no-such.png --pruning 25
+expect 64 'pruning' calibrate family a.png --pruning 100
+expect 0 'published settings' calibrate family a.png folder --pruning 25 --trials 3 --precision f32
+hold 'they lie in the model' [ "$(cat .out)" = family/captioner/genvid.pruning.json ]
+hold 'nothing half-written' [ ! -e family/captioner/genvid.pruning.json.part ]
+# shellcheck disable=SC2086
+expect 0 'as was chosen for this model' caption a.png $run --model family --prune 25
+
 # fewer keys at most steps: as many as there are change nothing
 # shellcheck disable=SC2086
 expect 0 'recycled: the keys that were read held 100.00%' caption a.png $run --question "$question" --recycle 4096 --recycle-every 7

@@ -67,7 +67,7 @@ static void counts_order_and_weights_hold_for_any_setting(void **state)
             score[i] = floorf(score[i] * 4) / 4;
         assert_int_equal(gv_prune(&p, &o, &l, score, n, &e), GV_OK);
         const int64_t reduce = (int64_t)nearbyint((double)n * (1 - o.keep[0])),
-                      budget = l.recycle ? (int64_t)((double)n / (o.cell * o.cell)) : 0,
+                      budget = l.recycle && reduce ? (int64_t)((double)n / (o.cell * o.cell)) : 0,
                       low = reduce + budget < n ? reduce + budget : n;
         assert_true(p.n >= n - low && p.n <= n - low + (budget ? low : 0));
         if (!budget)
@@ -91,6 +91,25 @@ static void counts_order_and_weights_hold_for_any_setting(void **state)
         struct pruned most;
         assert_int_equal(gv_prune(&most, &o, &l, NULL, n, &e), GV_OK);
         gv_pruned_free(&most);
+        gv_pruned_free(&p);
+    }
+}
+
+/* The published cell, 15.58, would unite tokens of every picture of 243 and more. */
+static void a_budget_of_all_tokens_unites_none(void **state)
+{
+    (void)state;
+    const struct prune_opts    o = parsed("keep=1/1/1");
+    const struct prune_lattice l = { .base = 243, .base_row = 27, .row = 28, .recycle = true };
+    float                      score[700];
+    struct pruned              p;
+    struct error               e = { 0 };
+    fixture_fill(score, "all", 700, 0.5F, 0.5F);
+    for (int64_t n = 243; n <= 700; n += 457) {
+        assert_int_equal(gv_prune(&p, &o, &l, score, n, &e), GV_OK);
+        assert_int_equal(p.n, n);
+        for (int64_t i = 0; i < n; i++)
+            assert_true(p.place[i] == i && p.first[i + 1] == i + 1 && p.weight[i] == 1);
         gv_pruned_free(&p);
     }
 }
@@ -320,6 +339,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_settings_have_their_published_budgets),
         cmocka_unit_test(settings_that_cannot_be_are_refused),
+        cmocka_unit_test(a_budget_of_all_tokens_unites_none),
         cmocka_unit_test(counts_order_and_weights_hold_for_any_setting),
         cmocka_unit_test(importance_equals_brute_force_and_adds_up_to_one),
         cmocka_unit_test(entropy_of_flat_patches_is_none_and_of_all_greys_the_most),

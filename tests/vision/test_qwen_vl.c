@@ -558,6 +558,48 @@ static void pages_for_all_keys_change_no_bit(void **state)
     }
 }
 
+/* ---- the state that a calibration compares ---- */
+
+static void keep_state(void *user, struct run *r, const char *name, struct tensor x)
+{
+    if (!strcmp(name, "decoder.state"))
+        gv_download(r, user, x);
+}
+
+/* With tied embeddings logits are the state's products with their rows. */
+static void the_tapped_state_is_what_logits_are_made_of(void **state)
+{
+    (void)state;
+    struct vision_case   v;
+    struct vision_prompt p;
+    struct vlm_state     s = { 0 };
+    float                x[64], logits[1024], row[64];
+    vision_open(&v, "qwen2_5_vl_tied", "f32");
+    vision_prompt_open(&v, &p, "picture", true);
+    assert_int_equal(v.vlm->width, 64);
+    const struct tap tap = { keep_state, x };
+    struct tensor    out = gv_scratch(&v.c.run, GV_F32, 2, DIMS(1, v.vlm->vocabulary));
+    struct tensor    e = gv_scratch(&v.c.run, GV_F32, 2, DIMS(1, 64));
+    assert_int_equal(gv_lm_state_open(&s.lm, v.c.device, p.prompt.n, &v.c.error), GV_OK);
+    v.c.run.tap = &tap;
+    gv_vlm_prefill(&v.c.run, v.vlm, &s, &p.prompt, out);
+    v.c.run.tap = NULL;
+    host_logits(&v, out, logits);
+    double most = 0, off = 0;
+    for (int32_t id = 0; id < v.vlm->vocabulary; id++) {
+        double sum = 0;
+        gv_lm_embed(&v.c.run, v.vlm->lm, e, &id, 1);
+        host_logits(&v, e, row);
+        for (int k = 0; k < 64; k++)
+            sum += (double)x[k] * (double)row[k];
+        most = fmax(most, fabs(sum));
+        off = fmax(off, fabs(sum - (double)logits[id]));
+    }
+    assert_true(most > 0 && off < 1e-5 * most);
+    gv_lm_state_close(&s.lm);
+    vision_close(&v);
+}
+
 /* ---- traceback ---- */
 
 /* What the taps saw of the last row: its queries, and all keys, of every layer. */
@@ -707,6 +749,7 @@ int main(void)
         cmocka_unit_test(pages_are_those_of_the_largest_bounds),
         cmocka_unit_test(a_bound_is_never_passed),
         cmocka_unit_test(pages_for_all_keys_change_no_bit),
+        cmocka_unit_test(the_tapped_state_is_what_logits_are_made_of),
         cmocka_unit_test(a_trace_is_that_of_brute_force_and_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
