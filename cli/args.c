@@ -72,7 +72,8 @@ const struct cli_option cli_options[] = {
     { "pages-every", 0, ARG_COUNT, CLI_CAPTION, FIELD(pages_every), 1, 1048576, "N", HOW,
       "steps from one choice of pages to the next (default 4)" },
     { "explain", 0, ARG_TEXT, CLI_CAPTION, FIELD(explain), 0, 0, "DIR", HOW,
-      "write a heat map of where each word was read into DIR/FILE: PNG over pictures, MP4 over clips, and explain.json" },
+      "write a heat map of where each word was read into DIR/FILE: PNG over pictures, MP4 over clips, explain.json, and index.html "
+      "to look at them all" },
     { "temperature", 0, ARG_REAL, CLI_CAPTION, FIELD(temperature), 0, 100, "X", HOW,
       "draw tokens instead of taking the likeliest; 0 is off" },
     { "top-k", 0, ARG_COUNT, CLI_CAPTION, FIELD(top_k), 1, 1048576, "N", HOW, "draw among the N likeliest tokens" },

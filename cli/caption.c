@@ -236,6 +236,8 @@ static int tell_all(struct caption *c, struct told *t)
             return fail_call(c, st);
         }
         put_cue(c, t, i);
+        if (c->request.explain)
+            cli_say(&c->open.printer, "%s: where each word was read, in %s/index.html", c->file, c->explain);
         if (c->broken)
             return fail_call(c, GV_ERR_IO);
     }

@@ -234,8 +234,8 @@ typedef struct gv_caption_request {
     int                pages; /* keys that a step of the text reads, approximate (LServe): those pages of 64 whose bounds are
                                     largest, and the first and newest; 0 = all. Not with recycle */
     int                pages_every; /* steps from one choice of pages to the next; 0 = 4 */
-    const char *explain; /* folder for a heat map of each word over the pictures (PNG) and clips (MP4), and explain.json; made
-                                      if absent. The text stays the same; not with prune, recycle or pages. NULL = none */
+    const char *explain; /* folder for a heat map of each word over the pictures (PNG) and clips (MP4), explain.json and index.html;
+                                      made if absent. The text stays the same; not with prune, recycle or pages. NULL = none */
 } gv_caption_request;
 GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
 #define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))

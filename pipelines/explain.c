@@ -1,6 +1,6 @@
 /* What would surprise you: a word's map is the mean over its tokens; its colours are relative to its own strongest cell, so "the" looks
  * as sure as "cat": "picture_share" in the JSON says how much of the attention was on pictures at all. Files are made in a folder of
- * their own within the wanted one and moved up together, the JSON last; files of the same names are replaced. */
+ * their own within the wanted one and moved up together, the JSON and the page last; files of the same names are replaced. */
 #include "pipelines/explain.h"
 
 #include <ctype.h>
@@ -283,14 +283,17 @@ static gv_status write_json(const struct work *w, struct error *e)
                           "strongest_looks", x->trace->opts.best, "subset_share", x->trace->opts.share, "subsets",
                           x->trace->opts.subsets, "media", media, "words", w->words);
     snprintf(path, sizeof path, "%s/explain.json", w->folder);
-    const int failed = o ? json_dump_file(o, path, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : 0;
+    gv_status status = o ? GV_OK : gv_fail(e, GV_ERR_MEMORY, "no memory for explain.json");
+    if (o && json_dump_file(o, path, JSON_COMPACT | JSON_REAL_PRECISION(9)))
+        status = gv_fail(e, GV_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    snprintf(path, sizeof path, "%s/index.html", w->folder);
+    if (!status)
+        status = gv_explain_page(o, path, e);
     json_decref(o);
-    if (!o)
-        return gv_fail(e, GV_ERR_MEMORY, "no memory for explain.json");
-    return failed ? gv_fail(e, GV_ERR_IO, "%s: cannot be written: %s", path, strerror(errno)) : GV_OK;
+    return status;
 }
 
-/* fn for every file, the JSON last. */
+/* fn for every file, those of all words last. */
 static gv_status each_file(const struct work *w, gv_status (*fn)(const struct work *w, const char *name, struct error *e),
                            struct error      *e)
 {
@@ -300,7 +303,8 @@ static gv_status each_file(const struct work *w, gv_status (*fn)(const struct wo
             file_name(name, w, i, k);
             TRY(fn(w, name, e));
         }
-    return fn(w, "explain.json", e);
+    TRY(fn(w, "explain.json", e));
+    return fn(w, "index.html", e);
 }
 
 static gv_status move_up(const struct work *w, const char *name, struct error *e)

@@ -1,7 +1,10 @@
 /* Where a caption's words were read: a heat map over the picture tokens of each word, drawn over the picture (PNG) or over the frames of
- * a clip that were looked at (MP4), and explain.json with the numbers. What is written appears when all of it is there. */
+ * a clip that were looked at (MP4), explain.json with the numbers and index.html with all of them in a browser. What is written appears
+ * when all of it is there. */
 #ifndef GV_PIPELINES_EXPLAIN_H
 #define GV_PIPELINES_EXPLAIN_H
+
+#include <jansson.h>
 
 #include "pipelines/caption_media.h"
 #include "vision/trace.h"
@@ -35,5 +38,8 @@ struct explain {
 };
 /* Errors: IO, MEMORY, CANCELLED, and what reading media and writing clips has. */
 gv_status gv_explain_write(const struct explain *x, struct error *e);
+
+/* For explain.c: index.html of what explain.json says. Errors: IO. */
+gv_status gv_explain_page(const json_t *explained, const char *path, struct error *e);
 
 #endif

@@ -96,6 +96,13 @@ hold 'not a letter' cmp -s .out one.txt
 # shellcheck disable=SC2086
 expect 0 'recycled: the keys' caption a.png $run --recycle 16 --recycle-every 7 --prune 50
 
+# where each word was read: told, and there to look at
+# shellcheck disable=SC2086
+expect 0 'a.png: where each word was read, in maps/a.png/index.html' caption a.png $run --question "$question" --explain maps
+hold 'not a letter' cmp -s .out one.txt
+hold 'the page' grep -q '<figure><img src="01-' maps/a.png/index.html
+hold 'the numbers' grep -q '"picture_share"' maps/a.png/explain.json
+
 # what it will take, before it does
 expect 0 '' caption a.png --model "$model" --dry-run
 hold 'tokens' grep -q 'a.png: 1 frame, 12 tokens of pictures' .out

@@ -335,6 +335,44 @@ static void tokens_of_a_word_are_merged(void **state)
     free(w);
 }
 
+/* Words on the page of a folder. */
+static size_t figures_of(const char *dir)
+{
+    char   path[700], *page, *at;
+    size_t bytes, n = 0;
+    snprintf(path, sizeof path, "%s/index.html", dir);
+    assert_int_equal(gv_read_file(path, 1 << 20, &page, &bytes, NULL), GV_OK);
+    for (at = page; (at = strstr(at, "<figure>")); at++)
+        n++;
+    free(page);
+    return n;
+}
+
+/* A picture may make a model write anything, and a file may be called anything. */
+static void the_page_obeys_no_text(void **state)
+{
+    (void)state;
+    char         dir[256], path[300], *page;
+    size_t       bytes;
+    struct error e = { 0 };
+    json_t *o = json_pack("{s:s, s:[{s:s}], s:[{s:s, s:f, s:[{s:s}]}]}", "text", "<script>alert(1)</script>", "media", "path",
+                          "\"><b>&.png", "words", "word", "<i>", "picture_share", 0.5, "places", "overlay", "01-i.png");
+    fixture_temp(dir);
+    snprintf(path, sizeof path, "%s/index.html", dir);
+    assert_int_equal(gv_explain_page(o, path, &e), GV_OK);
+    assert_int_equal(gv_read_file(path, 1 << 20, &page, &bytes, &e), GV_OK);
+    assert_null(strstr(page, "<script>"));
+    assert_null(strstr(page, "<b>"));
+    assert_null(strstr(page, "<i>"));
+    assert_non_null(strstr(page, "&lt;script&gt;"));
+    assert_non_null(strstr(page, "<img src=\"01-i.png\""));
+    assert_non_null(strstr(page, "50% on the picture"));
+    free(page);
+    assert_int_equal(gv_explain_page(o, dir, &e), GV_ERR_IO);
+    json_decref(o);
+    fixture_remove(dir);
+}
+
 static void explanations_appear_whole_and_leave_the_text_alone(void **state)
 {
     (void)state;
@@ -373,6 +411,7 @@ static void explanations_appear_whole_and_leave_the_text_alone(void **state)
                          json_integer_value(json_object_get(json_array_get(json_object_get(j, "media"), 0), "width")));
         gv_image_free(&im);
     }
+    assert_int_equal(figures_of(inner), json_array_size(json_object_get(j, "words")));
     json_decref(j);
     gv_free(text);
     gv_free(plain);
@@ -741,6 +780,7 @@ int main(void)
         cmocka_unit_test(control_tokens_in_a_question_are_plain_text),
         cmocka_unit_test(text_does_not_depend_on_threads_and_seeds_repeat),
         cmocka_unit_test(tokens_of_a_word_are_merged),
+        cmocka_unit_test(the_page_obeys_no_text),
         cmocka_unit_test(explanations_appear_whole_and_leave_the_text_alone),
 #ifdef GV_HAVE_FFMPEG
         cmocka_unit_test(a_clip_is_explained_by_clips),
