@@ -156,13 +156,13 @@ static void add_slots(struct line *l, json_t *slots, bool agree)
 
 void cli_check_say(const struct cli_check *k)
 {
-    struct cli_printer *p = &k->video->printer;
-    const int           n = (int)json_integer_value(json_object_get(k->found, "asked")),
+    const int n = (int)json_integer_value(json_object_get(k->found, "asked")),
               agree = (int)json_integer_value(json_object_get(k->found, "agree"));
     json_t     *slots = json_object_get(k->found, "slots");
     struct line text = { .n = 0 }, right = { .n = 0 }, wrong = { .n = 0 };
-    if (!k->found)
+    if (!k->found) /* not asked for, or it failed */
         return;
+    struct cli_printer *p = &k->video->printer;
     add(&text, "", text_of(k->found, "text"));
     add_slots(&right, slots, true);
     add_slots(&wrong, slots, false);
