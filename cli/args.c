@@ -72,8 +72,18 @@ const struct cli_option cli_options[] = {
     { "pages-every", 0, ARG_COUNT, CLI_CAPTION, FIELD(pages_every), 1, 1048576, "N", HOW,
       "steps from one choice of pages to the next (default 4)" },
     { "explain", 0, ARG_TEXT, CLI_CAPTION, FIELD(explain), 0, 0, "DIR", HOW,
-      "write a heat map of where each word was read into DIR/FILE: PNG over pictures, MP4 over clips, explain.json, and index.html "
+      "write a heat map of where each word was read into DIR/FILE: PNG over pictures, MP4 over clips, explain.json, and "
+      "index.html "
       "to look at them all" },
+    { "paint", 0, ARG_REAL, CLI_CAPTION, FIELD(paint), 0, 10, "X", HOW,
+      "raise the scores of the quarter of each picture that matters most by this share of their size (PAINT; its authors' is "
+      "0.7), against things said that are not there; another text" },
+    { "paint-summary", 0, ARG_REAL, CLI_CAPTION, FIELD(paint_summary), 0.001, 10, "X", HOW,
+      "with --paint: the share for parts that stand out among all (default 0.4)" },
+    { "picture-factor", 0, ARG_REAL, CLI_CAPTION, FIELD(picture_factor), 0.01, 100, "X", HOW,
+      "scores of pictures times X in the first layer of the decoder (DARA); another text; 1 is off" },
+    { "picture-factor-layers", 0, ARG_COUNT, CLI_CAPTION, FIELD(picture_factor_layers), 1, 1024, "N", HOW,
+      "with --picture-factor: in so many of the first layers (default 1)" },
     { "temperature", 0, ARG_REAL, CLI_CAPTION, FIELD(temperature), 0, 100, "X", HOW,
       "draw tokens instead of taking the likeliest; 0 is off" },
     { "top-k", 0, ARG_COUNT, CLI_CAPTION, FIELD(top_k), 1, 1048576, "N", HOW, "draw among the N likeliest tokens" },
@@ -115,6 +125,9 @@ const struct cli_option cli_options[] = {
       "choose what `genvid caption --prune P` does with this model, by the pictures and clips that follow it (VFlowOpt)" },
     { "trials", 0, ARG_COUNT, CLI_CALIBRATE, FIELD(trials), 2, 1000, "N", HOW,
       "with --pruning: settings that are tried (default 50)" },
+    { "entropy", 0, ARG_FLAG, CLI_CALIBRATE, FIELD(entropy), 0, 0, NULL, HOW,
+      "with --pruning: choose how much detail counts too (more like the whole prompt by the first word; not always the better "
+      "text)" },
     { "mass", 0, ARG_REAL, CLI_CALIBRATE, FIELD(mass), 0.01, 1, "X", HOW,
       "share of the softmax that the chosen blocks hold (default 0.9)" },
     { "cosine", 0, ARG_REAL, CLI_CALIBRATE, FIELD(cosine), 0.01, 1, "X", HOW,
@@ -142,7 +155,8 @@ const struct cli_option cli_options[] = {
     { "preview-file", 0, ARG_TEXT, CLI_VIDEO, FIELD(preview_file), 0, 0, "FILE", OUT,
       "write previews to FILE, a small PNG that every new one replaces" },
     { "check", 0, ARG_FLAG, CLI_VIDEO, FIELD(check), 0, 0, NULL, OUT,
-      "have a captioner read the clip back and say what came of the prompt: who, colour, motion, scene; it may err, so the exit "
+      "have a captioner read the clip back and say what came of the prompt: who, colour, motion, scene; it may err, so the "
+      "exit "
       "status stays the same" },
     { "check-model", 0, ARG_TEXT, CLI_VIDEO, FIELD(check_model), 0, 0, "DIR", OUT,
       "--check with this captioner; the one that comes with the model when left out" },

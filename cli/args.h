@@ -82,9 +82,9 @@ struct cli_args {
     int64_t     frames, steps, seed, threads, budget;
     double      seconds, fps, guidance, shift;
     const char    *question, *prune, *explain;
-    int64_t     tokens, picture_tokens, top_k, recycle, recycle_every, pages, pages_every;
+    int64_t        tokens, picture_tokens, top_k, recycle, recycle_every, pages, pages_every, picture_factor_layers;
     double      start, end, section; /* of clips, seconds */
-    double      temperature, top_p, repetition;
+    double         temperature, top_p, repetition, paint, paint_summary, picture_factor;
     const char *solver, *compat, *causal, *noise, *device, *precision, *cpu_level;
     const char *attention, *cache, *receipt;
     double         mass, cosine, lse, pruning;
@@ -98,7 +98,7 @@ struct cli_args {
     struct json_t *texts;
     bool           print_config;
     size_t      n_options;
-    bool        srt, vtt, sidecar, together, prune_receipt, check;
+    bool           srt, vtt, sidecar, together, prune_receipt, entropy, check;
     bool        overwrite, dry_run, json, quiet, verbose, help, version;
     bool        verify, list_devices, list_formats, list_options, list_shortcuts, list_words, man;
 };

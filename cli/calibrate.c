@@ -98,6 +98,7 @@ static int calibrate_pruning(struct cli_open *c, const struct cli_args *a, const
     r.media_count = files->n;
     r.percent = a->pruning;
     r.trials = (int)a->trials;
+    r.entropy = a->entropy;
     r.seed = a->seed < 0 ? 0 : (uint64_t)a->seed;
     r.progress = on_progress;
     r.user = c;

@@ -122,6 +122,10 @@ static void fill_request(struct caption *c)
     r->recycle_every = (int)a->recycle_every;
     r->pages = (int)a->pages;
     r->pages_every = (int)a->pages_every;
+    r->paint = a->paint;
+    r->paint_summary = a->paint_summary;
+    r->picture_factor = a->picture_factor;
+    r->picture_factor_layers = (int)a->picture_factor_layers;
     r->on_text = on_text;
     r->progress = on_progress;
     r->user = c;

@@ -236,6 +236,12 @@ typedef struct gv_caption_request {
     int                pages_every; /* steps from one choice of pages to the next; 0 = 4 */
     const char *explain; /* folder for a heat map of each word over the pictures (PNG) and clips (MP4), explain.json and index.html;
                                       made if absent. The text stays the same; not with prune, recycle or pages. NULL = none */
+    double      paint; /* raise the scores of the quarter of each picture's tokens that matters most by this share of their size
+                                      whenever a word is chosen (PAINT), against things said that are not there; its authors' is
+                                      0.7; 0 = off. Not with prune, recycle, pages or explain */
+    double      paint_summary;  /* with paint: the share for tokens that stand out among all; 0 = 0.4 */
+    double      picture_factor; /* scores of picture tokens times this in the decoder's first layers (DARA); 0 or 1 = off */
+    int         picture_factor_layers; /* so many layers; 0 = 1 */
 } gv_caption_request;
 GV_API void gv_caption_request_init_(gv_caption_request *r, size_t struct_size);
 #define gv_caption_request_init(r) gv_caption_request_init_((r), sizeof *(r))
@@ -275,6 +281,7 @@ typedef struct gv_pruning_request {
     size_t             media_count;
     double             percent; /* of the picture tokens, mean over the decoder's layers: 1 to 99; 0 = 25 */
     int                trials;  /* 2 to 1000; 0 = 50 */
+    int entropy; /* 1 = search the weight of detail too, -1 to 1; 0 = it is 0, as in all that the authors released */
     uint64_t           seed;
     gv_progress_fn     progress; /* may be NULL; stage "calibrate", in passes over one picture or clip */
     void              *user;

@@ -176,6 +176,13 @@ static json_t *recycle_json(const struct caption_job *job, const struct caption_
                      p->recycled > 0 ? json_real(p->recycled) : json_null());
 }
 
+static json_t *paint_json(const struct caption_job *job)
+{
+    return job->paints ? json_pack("{s:f, s:f, s:f}", "local", job->paint.local, "summary", job->paint.summary, "share",
+                                   job->paint.share)
+                       : json_null();
+}
+
 static json_t *pages_json(const struct caption_job *job, const struct caption_report *p)
 {
     if (!job->pages)
@@ -195,14 +202,15 @@ char *gv_caption_report_json(const struct caption_job *job, const struct caption
         json_decref(stages);
         return NULL;
     }
-    return text_of(json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:f, s:i, s:I, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:s, s:s, s:b}",
-                             "genvid", gv_version(), "model", job->model->path, "stages", stages, "prune", prune_json(job, p),
-                             "recycle", recycle_json(job, p), "pages", pages_json(job, p), "seconds", p->seconds, "pictures",
-                             job->n_media, "frames", (json_int_t)job->frames, "picture_tokens", (json_int_t)job->picture_tokens,
-                             "prompt_tokens", (json_int_t)job->n, "tokens", p->tokens, "stopped", p->stopped, "peak_bytes",
-                             (json_int_t)p->peak_bytes, "scratch_bytes", (json_int_t)p->scratch_bytes, "kept_bytes",
-                             (json_int_t)p->kept_bytes, "device", d->name, "precision", d->compute == GV_BF16 ? "bf16" : "f32",
-                             "weights_streamed", job->residency.stream));
+    return text_of(json_pack(
+        "{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:i, s:f, s:i, s:I, s:I, s:I, s:i, s:b, s:I, s:I, s:I, s:s, s:s, s:b}",
+        "genvid", gv_version(), "model", job->model->path, "stages", stages, "prune", prune_json(job, p), "recycle",
+        recycle_json(job, p), "pages", pages_json(job, p), "paint", paint_json(job), "picture_factor",
+        job->factor > 0 ? job->factor : 1, "picture_factor_layers", job->factor_layers, "seconds", p->seconds, "pictures",
+        job->n_media, "frames", (json_int_t)job->frames, "picture_tokens", (json_int_t)job->picture_tokens, "prompt_tokens",
+        (json_int_t)job->n, "tokens", p->tokens, "stopped", p->stopped, "peak_bytes", (json_int_t)p->peak_bytes,
+        "scratch_bytes", (json_int_t)p->scratch_bytes, "kept_bytes", (json_int_t)p->kept_bytes, "device", d->name, "precision",
+        d->compute == GV_BF16 ? "bf16" : "f32", "weights_streamed", job->residency.stream));
 }
 
 char *gv_caption_model_json(const gv_model *m)

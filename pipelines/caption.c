@@ -34,6 +34,7 @@ struct caption_state {
     size_t                 told; /* bytes of it that were handed on */
     size_t                *end;  /* told after each of ids */
     struct trace           trace;
+    struct paint           paint;
 };
 
 static bool dry(const struct caption_state *s)
@@ -100,8 +101,11 @@ static void encode_media(struct caption_state *s, int i, int64_t *done)
     const struct vlm_media *media = &m->media;
     const struct vlm       *v = s->job->model->vlm;
     const int               chunk = chunk_of(media);
+    const struct importance_opts received = { 0 }, *importance = s->job->prunes   ? &s->job->prune.importance
+                                                                 : s->job->paints ? &received
+                                                                                  : NULL;
     s->features[i] = gv_scratch(s->run, GV_F32, 2, DIMS(media->tokens, v->width));
-    if (s->job->prunes && !dry(s) && !(s->score[i] = malloc((size_t)media->tokens * sizeof *s->score[i])))
+    if (importance && !dry(s) && !(s->score[i] = malloc((size_t)media->tokens * sizeof *s->score[i])))
         gv_run_fail(s->run, GV_ERR_MEMORY, "no memory for the importance of %lld tokens", (long long)media->tokens);
     for (int at = 0, n; at < media->grid.t && gv_run_ready(s->run); at += n) {
         n = media->grid.t - at < chunk ? media->grid.t - at : chunk;
@@ -113,7 +117,7 @@ static void encode_media(struct caption_state *s, int i, int64_t *done)
                              (struct vlm_piece){ .first = at,
                                                  .steps = n,
                                                  .values = values,
-                                                 .importance = s->job->prunes ? &s->job->prune.importance : NULL,
+                                                 .importance = importance,
                                                  .score = s->score[i] ? s->score[i] + first : NULL });
         free(values);
         *done += n;
@@ -135,7 +139,7 @@ static void stage_image(struct caption_state *s)
     stage_end(s, "image", began);
 }
 
-/* Where job->explain wants it: which tokens are pictures', and memory for every row of the text. */
+/* Where job->explain or job->paints want it: which tokens are pictures', memory for every row of the text, what is raised. */
 static void watch(struct caption_state *s)
 {
     const struct caption_job *job = s->job;
@@ -147,8 +151,12 @@ static void watch(struct caption_state *s)
     }
     for (int64_t i = 0; i < job->n; i++)
         picture[i] = job->ids[i] == v->image_id || job->ids[i] == v->video_id;
-    if (!gv_trace_open(&s->trace, &GV_TRACE_OPTS, picture, job->n, job->max_tokens + 1, &s->run->err))
+    if (job->explain && !gv_trace_open(&s->trace, &GV_TRACE_OPTS, picture, job->n, job->max_tokens + 1, &s->run->err))
         s->state.lm.trace = &s->trace;
+    if (job->paints && !gv_paint_open(&s->paint, picture, job->n, &s->run->err))
+        s->state.lm.paint = &s->paint;
+    for (int64_t i = 0, at = 0; job->paints && !dry(s) && i < job->n_media && gv_run_ready(s->run); at += job->plan[i++].tokens)
+        gv_paint_raise(s->paint.raise + at, &job->paint, s->score[i], job->plan[i].tokens, &s->run->err);
     free(picture);
 }
 
@@ -172,8 +180,10 @@ static void prefill(struct caption_state *s, const struct vlm_prompt *p)
         gv_vlm_prune(s->run, v, &fewer, p, &job->prune, dry(s) ? NULL : (const float *const *)s->score);
     if (gv_run_ready(s->run) &&
         !gv_lm_state_open(&s->state.lm, s->run->device, fewer.prompt.n + job->max_tokens, &s->run->err)) {
-        if (job->explain)
+        if (job->explain || job->paints)
             watch(s);
+        s->state.lm.factor = job->factor;
+        s->state.lm.factor_layers = job->factor_layers;
         gv_vlm_prefill(s->run, v, &s->state, &fewer.prompt, s->logits);
     }
     if (gv_run_ready(s->run) && job->recycle)
@@ -368,6 +378,7 @@ static void run_stages(struct caption_state *s)
     free(s->ids);
     free(s->end);
     gv_trace_close(&s->trace);
+    gv_paint_close(&s->paint);
 }
 
 gv_status gv_pipeline_caption(struct caption_job *job, const atomic_bool *cancel, struct caption_report *report, char **text,

@@ -29,6 +29,10 @@ struct caption_job {
     int64_t          pages, pages_every; /* keys that a step reads, 0: all; steps from one choice to the next */
     struct residency residency;
     const char      *explain; /* folder, or NULL */
+    bool              paints;
+    struct paint_opts paint;
+    double            factor; /* of picture tokens' scores in the first factor_layers, 0: none */
+    int               factor_layers;
     float *state; /* host [width]: takes the decoder's last state before the first word, and no text is made; or NULL */
 
     gv_text_fn     on_text; /* either may be absent */

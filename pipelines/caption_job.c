@@ -99,6 +99,30 @@ static gv_status check_sampling(const gv_caption_request *q, struct error *e)
     return GV_OK;
 }
 
+/* What changes how pictures are attended to. */
+static gv_status check_attention(struct caption_job *job, const gv_caption_request *q, struct error *e)
+{
+    if (!(q->paint >= 0 && q->paint <= 10) || !(q->paint_summary >= 0 && q->paint_summary <= 10))
+        return gv_fail(e, GV_ERR_ARGUMENT, "paint is %g and paint_summary %g; 0 to 10 are possible", q->paint,
+                       q->paint_summary);
+    job->paints = q->paint > 0;
+    job->paint = GV_PAINT_OPTS;
+    job->paint.local = q->paint;
+    if (q->paint_summary > 0)
+        job->paint.summary = q->paint_summary;
+    if (job->paints && (job->prunes || job->recycle || job->pages || job->explain))
+        return gv_fail(
+            e, GV_ERR_ARGUMENT,
+            "paint needs every key of every layer and its own scores: it does not go with prune, recycle, pages or explain");
+    if (!(q->picture_factor == 0 || (q->picture_factor >= 0.01 && q->picture_factor <= 100)) || q->picture_factor_layers < 0)
+        return gv_fail(e, GV_ERR_ARGUMENT,
+                       "picture_factor is %g and picture_factor_layers %d; 0.01 to 100, and 0 and more are possible",
+                       q->picture_factor, q->picture_factor_layers);
+    job->factor = q->picture_factor;
+    job->factor_layers = q->picture_factor_layers ? q->picture_factor_layers : 1;
+    return GV_OK;
+}
+
 static gv_status fill(struct caption_job *job, const gv_caption_request *q, struct error *e)
 {
     const struct vlm *v = job->model->vlm;
@@ -129,6 +153,7 @@ static gv_status fill(struct caption_job *job, const gv_caption_request *q, stru
         return gv_fail(e, GV_ERR_ARGUMENT, "explain %s",
                        job->explain[0] ? "needs every key of every layer: it does not go with prune, recycle or pages"
                                        : "is empty");
+    TRY(check_attention(job, q, e));
     if (job->prunes)
         TRY(gv_pruning_find(&job->prune, &job->calibrated, job->model->path, q->prune, e));
     TRY(open_media(job, q, e));

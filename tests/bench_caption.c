@@ -99,7 +99,7 @@ static double prefill(struct bench *b, struct vlm_state *s, struct tensor kept, 
     const double began = now();
     for (int64_t at = 0, m; at < n; at += m) {
         m = n - at < GV_PREFILL ? n - at : GV_PREFILL;
-        gv_lm_forward(&b->run, b->vlm->lm, &s->lm, (struct lm_tokens){ slice(x, 0, at, m), place + at, NULL },
+        gv_lm_forward(&b->run, b->vlm->lm, &s->lm, (struct lm_tokens){ slice(x, 0, at, m), place + at, NULL, NULL },
                       at + m == n ? logits : (struct tensor){ 0 });
     }
     gv_sync(&b->run);

@@ -5,7 +5,8 @@
  *
  * What would surprise you: q, k and v have biases, o has none; the output matrix may be the embedding ("tied"), which then lies
  * on the device twice, once as rows and once packed for products; a head's pairs are halves, and each is turned by one of three
- * positions (t, h, w), the first section by t; models without axes turn all by t. Keys are kept rotated. The residual stream is f32. */
+ * positions (t, h, w), the first section by t; models without axes turn all by t. Keys are kept rotated. A factor on the scores of
+ * picture tokens is one on their keys, so tables of their own turn and scale them at once. The residual stream is f32. */
 #include "vision/lm.h"
 
 #include <stdio.h>
@@ -193,9 +194,10 @@ struct lm_call {
     struct lm_tokens        t;          /* those that are left; place and depth are the caller's, or own */
     struct token_place     *place;      /* own, after a drop */
     uint8_t                *depth;
+    bool                   *picture;
     int64_t                 gone[GV_LM_DROPS]; /* of this call */
-    bool                    traced;            /* the last row is watched */
-    struct rope             rope;
+    bool                    last;              /* the last row gives logits */
+    struct rope             rope, scaled;      /* scaled: of keys where pictures have a factor; else absent */
     struct attn_plan        plan;   /* causal; none for one token, which sees all that is kept */
     struct attn_plan        placed; /* the same where the device reads it */
 };
@@ -234,6 +236,21 @@ static void fill_rope(const struct lm_config *c, const struct token_place *place
     }
 }
 
+/* The rows of pictures times the state's factor; false: nothing is to be scaled. table: cos, then sin [n, half]. */
+static bool scale_pictures(const struct lm_call *c, float *table, int64_t half)
+{
+    bool any = false;
+    if (!c->t.picture || c->state->factor <= 0 || c->state->factor == 1)
+        return false;
+    for (int64_t i = 0; i < c->n; i++)
+        for (int64_t k = 0; k < half && c->t.picture[i]; k++) {
+            table[i * half + k] *= (float)c->state->factor;
+            table[(c->n + i) * half + k] *= (float)c->state->factor;
+            any = true;
+        }
+    return any;
+}
+
 static void make_rope(struct run *r, struct lm_call *c, const struct token_place *place)
 {
     const int64_t half = c->config->head / 2, size = c->n * half;
@@ -251,6 +268,13 @@ static void make_rope(struct run *r, struct lm_call *c, const struct token_place
                              .head = c->config->head,
                              .halves = true };
     gv_sync(r);
+    c->scaled = (struct rope){ 0 };
+    if (scale_pictures(c, table, half)) {
+        c->scaled = c->rope;
+        c->scaled.cos = gv_scratch_from(r, GV_F32, 2, DIMS(c->n, half), table);
+        c->scaled.sin = gv_scratch_from(r, GV_F32, 2, DIMS(c->n, half), table + size);
+        gv_sync(r);
+    }
     free(table);
 }
 
@@ -278,23 +302,28 @@ static int32_t *survivors(struct lm_call *c, int drop)
     int32_t            *index = malloc((size_t)c->n * sizeof *index);
     struct token_place *place = malloc((size_t)c->n * sizeof *place);
     uint8_t            *depth = malloc((size_t)c->n);
+    bool               *picture = malloc((size_t)c->n * sizeof *picture);
     int64_t             n = 0;
-    for (int64_t i = 0; index && place && depth && i < c->n; i++)
+    for (int64_t i = 0; index && place && depth && picture && i < c->n; i++)
         if (c->t.depth[i] > drop) {
             index[n] = (int32_t)i;
             place[n] = c->t.place[i];
+            picture[n] = c->t.picture && c->t.picture[i];
             depth[n++] = c->t.depth[i];
         }
     free(c->place);
     free(c->depth);
+    free(c->picture);
     c->place = place;
     c->depth = depth;
-    if (!index || !place || !depth) {
+    c->picture = picture;
+    if (!index || !place || !depth || !picture) {
         free(index);
         return NULL;
     }
     c->t.place = place;
     c->t.depth = depth;
+    c->t.picture = picture;
     c->gone[drop] = c->n - n;
     c->n = n;
     return index;
@@ -364,7 +393,7 @@ static void attention(struct run *r, const struct lm_call *c, const struct lm_la
     gv_linear(r, v, h, l->v, &(struct linear_opts){ .bias = l->v_bias });
     if (gv_run_ready(r)) {
         gv_rotate(r, q, &c->rope);
-        gv_rotate(r, k, &c->rope);
+        gv_rotate(r, k, layer < c->state->factor_layers && present(c->scaled.cos) ? &c->scaled : &c->rope);
         if (recycles && full)
             gv_recycle_choose(r, &c->state->recycle,
                               &(struct recycle_read){ .cache = c->state->cache,
@@ -388,7 +417,13 @@ static void attention(struct run *r, const struct lm_call *c, const struct lm_la
         gv_plan_free(&pages);
         gv_run_tap(r, "q", q);
         gv_run_tap(r, "k", source[0].k);
-        if (c->traced)
+        if (c->last && c->state->paint && layer >= gv_paint_first_layer(m->layers))
+            gv_paint_row(r, c->state->paint,
+                         &(struct paint_row){ .q = slice(reshape(q, 4, shape), 1, c->n - 1, 1),
+                                              .k = source[0].k,
+                                              .v = source[0].v,
+                                              .o = slice(reshape(h, 4, shape), 1, c->n - 1, 1) });
+        if (c->last && c->state->trace)
             gv_trace_look(r, c->state->trace, slice(reshape(q, 4, shape), 1, c->n - 1, 1), source[0].k);
     }
     gv_linear(r, x, h, l->o, &(struct linear_opts){ .add = true });
@@ -426,7 +461,7 @@ static void last_logits(struct run *r, const struct lm *m, struct tensor logits,
 void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct lm_tokens t, struct tensor logits)
 {
     struct lm_call call = { .config = &m->config, .state = s, .n = t.x.dim[0], .held = s->length, .room = s->capacity, .t = t };
-    call.traced = s->trace && present(logits);
+    call.last = present(logits);
     struct mark    mark = arena_mark(&r->scratch);
     gv_run_enter(r, "decoder");
     gv_run_tap(r, "embed", t.x);
@@ -449,7 +484,7 @@ void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct
         last_logits(r, m, logits, call.t.x);
     if (gv_run_ready(r)) {
         s->length += t.x.dim[0];
-        if (call.traced)
+        if (call.last && s->trace)
             gv_trace_next(s->trace);
         if (call.t.x.dim[0] == 1 && gv_recycle_full(&s->recycle))
             s->recycle.seen = s->length;
@@ -461,5 +496,6 @@ void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct
     gv_plan_free(&call.plan);
     free(call.place);
     free(call.depth);
+    free(call.picture);
     arena_release(&r->scratch, mark);
 }

@@ -7,6 +7,7 @@
 #include "io/json.h"
 #include "io/weights.h"
 #include "vision/pages.h"
+#include "vision/paint.h"
 #include "vision/recycle.h"
 #include "vision/trace.h"
 
@@ -47,7 +48,12 @@ struct lm_state {
     int            n_drops; /* in the order of their layers */
     struct recycle recycle; /* for steps of one token; off unless opened, and one of the two at most */
     struct pages   pages;
+    /* Attention to pictures (DARA, Chen et al. 2025, arXiv 2507.15807): in the first layers every query's scores of picture tokens
+     * times a factor. 0: as 1, not a bit differs */
+    double         factor;
+    int            factor_layers;
     struct trace  *trace; /* watches the rows that give logits; the caller's, or NULL. Not with drops, recycled keys or pages */
+    struct paint  *paint; /* raises scores of those rows; the same holds. */
 };
 gv_status gv_lm_state_open(struct lm_state *s, struct device *d, int64_t capacity, struct error *e);
 void      gv_lm_state_close(struct lm_state *s);
@@ -55,13 +61,14 @@ size_t    gv_lm_state_bytes(const struct lm_config *c, int64_t tokens, enum dtyp
 
 /* x f32 [n, width] = rows of the embedding. Fails the run with MODEL on an id outside the vocabulary. */
 void gv_lm_embed(struct run *r, const struct lm *m, struct tensor x, const int32_t *ids, int64_t n);
-/* Run n more tokens, x [n, width], which is changed, at their places. logits f32 [1, vocabulary] of the last one, or absent.
+/* Run n more tokens, x [n, width], which is changed, at their places. picture [n]: which are a picture's; NULL: none. logits f32 [1, vocabulary] of the last one, or absent.
  * depth [n]: how many of the state's drops each token outlives, the last one all; NULL: all do.
  * Fails the run with INTERNAL where they do not fit the state's capacity. */
 struct lm_tokens {
     struct tensor             x;
     const struct token_place *place;
     const uint8_t            *depth;
+    const bool               *picture;
 };
 void gv_lm_forward(struct run *r, const struct lm *m, struct lm_state *s, struct lm_tokens t, struct tensor logits);
 

@@ -74,27 +74,32 @@ static void begin(struct run *r, const struct vlm *v, struct vlm_state *s, const
 void gv_vlm_prefill(struct run *r, const struct vlm *v, struct vlm_state *s, const struct vlm_prompt *p, struct tensor logits)
 {
     struct token_place *place = malloc((size_t)p->n * sizeof *place);
+    bool               *picture = malloc((size_t)p->n * sizeof *picture);
     gv_run_enter(r, "prompt");
-    if (!place)
+    for (int64_t i = 0; picture && i < p->n; i++)
+        picture[i] = is_placeholder(v, p->ids[i]);
+    if (!place || !picture)
         gv_run_fail(r, GV_ERR_MEMORY, "no memory for the positions of %lld tokens", (long long)p->n);
     else if (gv_run_ready(r))
         begin(r, v, s, p, place);
     for (int64_t at = 0, n; at < p->n && gv_run_ready(r); at += n) {
         n = p->n - at < GV_PREFILL ? p->n - at : GV_PREFILL;
         struct mark            mark = arena_mark(&r->scratch);
-        const struct lm_tokens t = { gv_scratch(r, GV_F32, 2, DIMS(n, v->width)), place + at, p->depth ? p->depth + at : NULL };
+        const struct lm_tokens t = { gv_scratch(r, GV_F32, 2, DIMS(n, v->width)), place + at, p->depth ? p->depth + at : NULL,
+                                     picture + at };
         fill_rows(r, v, p, at, t.x);
         gv_lm_forward(r, v->lm, &s->lm, t, at + n == p->n ? logits : (struct tensor){ 0 });
         arena_release(&r->scratch, mark);
     }
     free(place);
+    free(picture);
 }
 
 void gv_vlm_step(struct run *r, const struct vlm *v, struct vlm_state *s, int32_t id, struct tensor logits)
 {
     const struct token_place place = { s->next, s->next, s->next };
     struct mark              mark = arena_mark(&r->scratch);
-    const struct lm_tokens   t = { gv_scratch(r, GV_F32, 2, DIMS(1, v->width)), &place, NULL };
+    const struct lm_tokens   t = { gv_scratch(r, GV_F32, 2, DIMS(1, v->width)), &place, NULL, NULL };
     gv_lm_embed(r, v->lm, t.x, &id, 1);
     gv_lm_forward(r, v->lm, &s->lm, t, logits);
     if (gv_run_ready(r))

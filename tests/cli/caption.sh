@@ -103,6 +103,19 @@ hold 'not a letter' cmp -s .out one.txt
 hold 'the page' grep -q '<figure><img src="01-' maps/a.png/index.html
 hold 'the numbers' grep -q '"picture_share"' maps/a.png/explain.json
 
+# how pictures are attended to: a factor of one is none; others make another text
+# shellcheck disable=SC2086
+expect 0 '' caption a.png $run --question "$question" --picture-factor 1 --picture-factor-layers 3
+hold 'not a letter' cmp -s .out one.txt
+# shellcheck disable=SC2086
+expect 0 '' caption a.png $run --question "$question" --picture-factor 8 --picture-factor-layers 3
+hold 'another text' sh -c '! cmp -s .out one.txt'
+# shellcheck disable=SC2086
+expect 0 '' caption a.png $run --question "$question" --paint 5
+hold 'another text' sh -c '! cmp -s .out one.txt'
+# shellcheck disable=SC2086
+expect 64 'paint needs every key' caption a.png $run --paint 0.7 --recycle 16
+
 # what it will take, before it does
 expect 0 '' caption a.png --model "$model" --dry-run
 hold 'tokens' grep -q 'a.png: 1 frame, 12 tokens of pictures' .out

@@ -508,6 +508,16 @@ static void what_cannot_be_is_refused_in_words(void **state)
     refused(&o, GV_ERR_ARGUMENT, "pages");
     o.request = good, o.request.pages_every = -1;
     refused(&o, GV_ERR_ARGUMENT, "pages_every");
+    o.request = good, o.request.paint = 11;
+    refused(&o, GV_ERR_ARGUMENT, "paint is 11");
+    o.request = good, o.request.paint = 0.7, o.request.recycle = 8;
+    refused(&o, GV_ERR_ARGUMENT, "paint needs every key");
+    o.request = good, o.request.paint = 0.7, o.request.pages = 128;
+    refused(&o, GV_ERR_ARGUMENT, "paint needs every key");
+    o.request = good, o.request.paint = 0.7, o.request.prune = "25";
+    refused(&o, GV_ERR_ARGUMENT, "paint needs every key");
+    o.request = good, o.request.picture_factor = -1;
+    refused(&o, GV_ERR_ARGUMENT, "picture_factor is -1");
     o.request = good, o.request.model = NULL;
     refused(&o, GV_ERR_ARGUMENT, "model is missing");
     gv_video_request v;

@@ -254,7 +254,7 @@ static void found_settings_are_written_and_read(void **state)
     assert_string_equal(json_string_value(json_object_get(found, "path")), file);
     const double likeness = json_real_value(json_object_get(found, "likeness"));
     assert_int_equal(gv_pruning_find(&own, &is_own, folder, "25", &e), GV_OK);
-    assert_true(is_own);
+    assert_true(is_own && own.importance.entropy == 0);
     assert_true(fabs(gv_prune_budget(&own, 3) - 0.25) < 1e-6 || (own.keep[2] == 1 && gv_prune_budget(&own, 3) < 0.25));
     state_of(&o, NULL, whole);
     state_of(&o, &own, pruned);
@@ -273,13 +273,15 @@ static void found_settings_are_written_and_read(void **state)
 
     /* another budget, one that has no published settings: the first stays */
     q.percent = 40;
-    q.trials = 2;
+    q.trials = 3;
+    q.entropy = 1;
     assert_int_equal(gv_calibrate_pruning(o.session, &q, &json), GV_OK);
     gv_free(json);
     struct prune_opts again;
     assert_int_equal(gv_pruning_find(&again, &is_own, folder, "25", &e), GV_OK);
     assert_memory_equal(&again, &own, sizeof own);
     assert_int_equal(gv_pruning_find(&again, &is_own, folder, "40", &e), GV_OK);
+    assert_true(again.importance.entropy != 0);
     assert_int_equal(gv_pruning_find(&again, &is_own, folder, "41", &e), GV_ERR_ARGUMENT);
     close_all(&o);
 }

@@ -730,6 +730,215 @@ static void a_trace_is_that_of_brute_force_and_changes_nothing(void **state)
     traced(&(struct trace_opts){ .best = 2, .share = 0.05, .subsets = 2 }); /* most tokens are in no subset but the first */
 }
 
+/* ---- PAINT ---- */
+
+/* Plain loops: a layer's attention of the last row, its picture scores raised. */
+static void painted_by_hand(double *o, const struct captured *c, const float *values, int layer, const struct paint *p)
+{
+    const int64_t heads = c->heads / c->head, group = heads / c->kv_heads;
+    for (int64_t h = 0; h < heads; h++) {
+        double w[256], sum = 0;
+        for (int i = 0; i < c->keys; i++) {
+            double s = 0;
+            for (int64_t d = 0; d < c->head; d++)
+                s += (double)c->q[layer][h * c->head + d] * (double)c->k[layer][(i * c->kv_heads + h / group) * c->head + d];
+            s /= sqrt((double)c->head);
+            for (int64_t j = 0; j < p->n; j++)
+                if (p->at[j] == i)
+                    s += (double)p->raise[j] * fabs(s);
+            sum += w[i] = exp(s);
+        }
+        for (int64_t d = 0; d < c->head; d++) {
+            o[h * c->head + d] = 0;
+            for (int i = 0; i < c->keys; i++)
+                o[h * c->head + d] += w[i] / sum * (double)values[(i * c->kv_heads + h / group) * c->head + d];
+        }
+    }
+}
+
+static void raised_scores_are_those_of_brute_force(void **state)
+{
+    (void)state;
+    struct vision_case v;
+    enum { N = 37, A = 6, G = 2, W = 32 };
+    float  q[A * W], k[N * G * W], x[N * G * W], got[A * W];
+    bool   picture[N];
+    double want[A * W];
+    vision_open(&v, "qwen2_5_vl", "f32");
+    fixture_fill(q, "q", A * W, 2, 0);
+    fixture_fill(k, "k", N * G * W, 1, 0);
+    fixture_fill(x, "v", N * G * W, 1, 0);
+    for (int i = 0; i < N; i++)
+        picture[i] = i > 3 && i < 30 && i % 7;
+    struct paint p;
+    struct run  *r = &v.c.run;
+    assert_int_equal(gv_paint_open(&p, picture, N, &v.c.error), GV_OK);
+    for (int on = 0; on < 2; on++) {
+        for (int64_t i = 0; i < p.n; i++)
+            p.raise[i] = on ? (float)(i % 3) * 0.35F : 0;
+        struct paint_row      a = { gv_scratch_from(r, GV_F32, 4, DIMS(1, 1, A, W), q),
+                                    gv_scratch_from(r, GV_F32, 4, DIMS(1, N, G, W), k),
+                                    gv_scratch_from(r, GV_F32, 4, DIMS(1, N, G, W), x), gv_scratch(r, GV_F32, 4, DIMS(1, 1, A, W)) };
+        const struct captured c = { .layers = 1, .keys = N, .q = { q }, .k = { k }, .heads = A * W, .kv_heads = G, .head = W };
+        gv_paint_row(r, &p, &a);
+        gv_download(r, got, a.o);
+        assert_string_equal(r->err.text, "");
+        painted_by_hand(want, &c, x, 0, &p);
+        for (int i = 0; i < A * W; i++) /* f32 scores of up to 10, then exp */
+            assert_true(fabs((double)got[i] - want[i]) < 2e-5);
+    }
+    gv_paint_close(&p);
+    vision_close(&v);
+}
+
+/* Scores by hand: 40 of them, two far above, and a newline between. */
+static void local_and_standing_out_tokens_are_told_apart(void **state)
+{
+    (void)state;
+    float                   score[41], raise[41];
+    struct error            e = { 0 };
+    const struct paint_opts o = { .local = 0.7, .summary = 0.4, .share = 0.25 };
+    int                     n[3] = { 0 };
+    for (int i = 0; i < 41; i++)
+        score[i] = i == 20 ? 1 : 0.01F + 0.0001F * (float)((i * 7) % 41);
+    score[5] = 0.3F;
+    score[30] = 0.2F;
+    assert_int_equal(gv_paint_raise(raise, &o, score, 41, &e), GV_OK);
+    float edge = 1; /* least of the ten largest that are no newline */
+    for (int i = 0; i < 41; i++) {
+        int above = 0;
+        for (int j = 0; j < 41; j++)
+            above += j != 20 && score[j] > score[i];
+        edge = i != 20 && above < 10 && score[i] < edge ? score[i] : edge;
+    }
+    for (int i = 0; i < 41; i++) {
+        const float want = i == 20 ? 0 : i == 5 || i == 30 ? 0.4F : score[i] >= edge ? 0.7F : 0;
+        assert_true(raise[i] == want);
+        n[want == 0 ? 0 : want == 0.4F ? 1 : 2]++;
+    }
+    assert_true(n[1] == 2 && n[2] == 8);
+    assert_true(gv_paint_first_layer(32) == 2 && gv_paint_first_layer(28) == 2 && gv_paint_first_layer(3) == 0);
+}
+
+/* Nothing raised: the row is attended to again and stays what it was (f32, other kernels' order of sums); something: other logits, and
+ * in the prompt no key of the first layers but the last row's differs. */
+static void painting_changes_the_last_row_alone(void **state)
+{
+    (void)state;
+    struct vision_case   v;
+    struct vision_prompt p;
+    bool                 picture[128];
+    float                logits[3][1024];
+    struct captured      seen[3];
+    vision_open(&v, "qwen2_5_vl", "f32");
+    vision_prompt_open(&v, &p, "two", true);
+    struct tensor out = gv_scratch(&v.c.run, GV_F32, 2, DIMS(1, v.vlm->vocabulary));
+    for (int64_t i = 0; i < p.prompt.n; i++)
+        picture[i] = p.ids[i] == v.vlm->image_id;
+    for (int pass = 0; pass < 3; pass++) {
+        struct vlm_state s = { 0 };
+        struct paint     paint;
+        seen[pass] = (struct captured){ 0 };
+        struct tap tap = { capture, &seen[pass] };
+        assert_int_equal(gv_lm_state_open(&s.lm, v.c.device, p.prompt.n + 1, &v.c.error), GV_OK);
+        assert_int_equal(gv_paint_open(&paint, picture, p.prompt.n, &v.c.error), GV_OK);
+        for (int64_t i = 0; i < paint.n; i++)
+            paint.raise[i] = pass == 2 ? 0.7F : 0;
+        s.lm.paint = pass ? &paint : NULL;
+        v.c.run.tap = &tap;
+        gv_vlm_prefill(&v.c.run, v.vlm, &s, &p.prompt, out);
+        v.c.run.tap = NULL;
+        host_logits(&v, out, logits[pass]);
+        gv_paint_close(&paint);
+        gv_lm_state_close(&s.lm);
+    }
+    assert_true(relative_error(logits[1], logits[0], 1024) < 1e-5);
+    assert_true(relative_error(logits[2], logits[0], 1024) > 1e-3);
+    for (int l = 0; l < seen[0].layers; l++)
+        assert_memory_equal(seen[0].k[l], seen[2].k[l],
+                            (size_t)((seen[0].keys - 1) * seen[0].kv_heads * seen[0].head) * sizeof(float));
+    for (int pass = 0; pass < 3; pass++)
+        for (int l = 0; l < seen[pass].layers; l++)
+            free(seen[pass].q[l]), free(seen[pass].k[l]);
+    vision_close(&v);
+}
+
+/* ---- DARA ---- */
+
+/* A prefill and a step; logits of the step. */
+static void with_factor(struct vision_case *v, const struct vlm_prompt *p, double factor, int layers, struct captured *c,
+                        float *logits)
+{
+    struct vlm_state s = { 0 };
+    struct tap       tap = { capture, c };
+    struct mark      mark = arena_mark(&v->c.run.scratch);
+    struct tensor    out = gv_scratch(&v->c.run, GV_F32, 2, DIMS(1, v->vlm->vocabulary));
+    *c = (struct captured){ 0 };
+    assert_int_equal(gv_lm_state_open(&s.lm, v->c.device, p->n + 1, &v->c.error), GV_OK);
+    s.lm.factor = factor;
+    s.lm.factor_layers = layers;
+    gv_vlm_prefill(&v->c.run, v->vlm, &s, p, out);
+    v->c.run.tap = &tap;
+    gv_vlm_step(&v->c.run, v->vlm, &s, 5, out);
+    v->c.run.tap = NULL;
+    host_logits(v, out, logits);
+    gv_lm_state_close(&s.lm);
+    arena_release(&v->c.run.scratch, mark);
+}
+
+/* A layer's keys when one layer more has a factor: 2 is exact, so pictures' are twice as large to the bit and text's the same. */
+static void factors_double_the_keys_of_pictures(struct vision_case *v, const struct vlm_prompt *p)
+{
+    struct captured a, b;
+    float           before[1024], after[1024];
+    for (int l = 0; l < 3; l++) {
+        with_factor(v, p, 2, l, &a, before);
+        with_factor(v, p, 2, l + 1, &b, after);
+        assert_int_equal(a.keys, b.keys);
+        int64_t at = 0, scaled = 0;
+        for (int64_t i = 0; i < p->n; i++) {
+            if (p->depth && p->depth[i] < l) /* gone before it; drops lie before layers 1 and 2 */
+                continue;
+            const float scale = p->ids[i] == v->vlm->image_id ? 2 : 1;
+            for (int64_t d = 0; d < a.kv_heads * a.head; d++)
+                assert_true(b.k[l][at * a.kv_heads * a.head + d] == scale * a.k[l][at * a.kv_heads * a.head + d]);
+            at++;
+            scaled += scale > 1;
+        }
+        assert_true(scaled > 0 && relative_error(after, before, 1024) > 1e-4);
+        for (int i = 0; i < 3; i++)
+            free(a.q[i]), free(a.k[i]), free(b.q[i]), free(b.k[i]);
+    }
+}
+
+static void a_factor_is_on_the_keys_of_pictures_and_one_is_none(void **state)
+{
+    (void)state;
+    struct vision_case   v;
+    struct vision_prompt p;
+    struct captured      c;
+    struct vlm_pruned    fewer;
+    float                plain[1024], one[1024], score[2][64];
+    vision_open(&v, "qwen2_5_vl", "f32");
+    vision_prompt_open(&v, &p, "two", true);
+    for (int i = 0; i < 2; i++) {
+        with_factor(&v, &p.prompt, i, 3 * i, &c, i ? one : plain);
+        for (int l = 0; l < 3; l++)
+            free(c.q[l]), free(c.k[l]);
+    }
+    assert_memory_equal(plain, one, sizeof plain);
+    factors_double_the_keys_of_pictures(&v, &p.prompt);
+    const float *const      scores[] = { score[0], score[1] };
+    const struct prune_opts o = { .keep = { 0.9, 0.6, 0.5 }, .cell = 1000 };
+    fixture_fill(score[0], "first", 64, 0.5F, 0.5F);
+    fixture_fill(score[1], "second", 64, 0.5F, 0.5F);
+    gv_vlm_prune(&v.c.run, v.vlm, &fewer, &p.prompt, &o, scores);
+    assert_string_equal(v.c.run.err.text, "");
+    factors_double_the_keys_of_pictures(&v, &fewer.prompt);
+    gv_vlm_pruned_free(&fewer);
+    vision_close(&v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -751,6 +960,10 @@ int main(void)
         cmocka_unit_test(pages_for_all_keys_change_no_bit),
         cmocka_unit_test(the_tapped_state_is_what_logits_are_made_of),
         cmocka_unit_test(a_trace_is_that_of_brute_force_and_changes_nothing),
+        cmocka_unit_test(raised_scores_are_those_of_brute_force),
+        cmocka_unit_test(local_and_standing_out_tokens_are_told_apart),
+        cmocka_unit_test(painting_changes_the_last_row_alone),
+        cmocka_unit_test(a_factor_is_on_the_keys_of_pictures_and_one_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
