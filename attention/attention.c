@@ -130,6 +130,24 @@ static bool check_lists(struct run *r, const struct attn_call *c)
     return true;
 }
 
+/* Under an order for each head a list's row i and key j are tokens of that order, and so nothing may be indexed by both. */
+static bool check_head_order(struct run *r, const struct attn_call *c)
+{
+    const struct attn_source *own = &c->source[0];
+
+    if (!c->head_order)
+        return true;
+    NEED(own->k.dim[1] == c->q.dim[1] && own->k.dim[2] == c->q.dim[2], "head_order; k", own->k);
+    NEED(!present(c->q_order) && !present(c->bias) && !present(own->key_bias) &&
+             (!c->plan || c->plan->mask.kind != MASK_SEGMENTS),
+         "head_order beside q_order, a bias or segments; q", c->q);
+    if (r->device->kind == GV_DEVICE_CPU && c->q.dim[3] <= GV_ORDERED_MAX_HEAD && own->v.dim[3] <= GV_ORDERED_MAX_HEAD)
+        return true;
+    gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: orders by head, as axes=n asks for, have no kernel for heads of %lld on %s",
+                (long long)c->q.dim[3], r->device->name);
+    return false;
+}
+
 static bool check(struct run *r, const struct attn_call *c)
 {
     NEED(c->n_sources >= 1 && c->n_sources <= GV_ATTN_SOURCES, "number of sources; q", c->q);
@@ -150,7 +168,8 @@ static bool check(struct run *r, const struct attn_call *c)
                                   c->q_order.dim[0] <= c->q.dim[1]),
          "q_order", c->q_order);
     return check_partial(r, &c->out, c, false, "out") && (!c->seed || check_partial(r, c->seed, c, true, "seed")) &&
-           (!c->first || check_partial(r, c->first, c, true, "first")) && check_plan(r, c) && check_lists(r, c);
+           (!c->first || check_partial(r, c->first, c, true, "first")) && check_plan(r, c) && check_head_order(r, c) &&
+           check_lists(r, c);
 }
 
 static double count_flops(const struct attn_call *c)

@@ -14,7 +14,7 @@
 #include "attention/plan.h"
 #include "core/ops.h"
 
-enum { GV_ATTN_SOURCES = 8, GV_ATTN_PARTS = 16 };
+enum { GV_ATTN_SOURCES = 8, GV_ATTN_PARTS = 16, GV_ORDERED_MAX_HEAD = 1024 };
 
 /* One source of keys and values: a block's own, extra context, text, memory, pages. B is 1 where all rows share it. */
 struct attn_source {
@@ -30,6 +30,15 @@ struct attn_partial {
     struct tensor lse; /* f32 [B, A, Nq]; -inf where no key was read, and o is then 0 */
 };
 
+/* Each head's tokens in an order of its own: token n of head a, in the lists, is row table[of[a]][n] of q, of source 0's keys and
+ * values, and of out, seed and first. Kernels read and write where the tokens lie, so an order costs no copy. With as many keys in
+ * source 0 as queries, no grouped queries, no q_order, no bias (of source 0), no mask of segments; heads of up to
+ * GV_ORDERED_MAX_HEAD, on the CPU. */
+struct attn_head_order {
+    const int32_t *table; /* host [any][Nq], each a permutation */
+    const uint8_t *of;    /* host [A] */
+};
+
 struct attn_call {
     struct tensor              q; /* [B, Nq, A, D]; A is a multiple of A_kv (grouped queries) */
     int                        n_sources;
@@ -43,6 +52,7 @@ struct attn_call {
     const uint32_t            *skip;  /* host bitmap of list rows that are not computed: their output is left as it was */
     struct tensor              q_order; /* i32 [M], M <= Nq, distinct: row i of the lists is row q_order[i] of q, out, seed,
                                            first and bias; rows it does not name are left as they were. Or absent */
+    const struct attn_head_order *head_order; /* or NULL */
 };
 
 /* Order of reading, which fixes the result to the bit: the row's entries as listed (dense: the sources that are not

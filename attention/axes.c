@@ -15,20 +15,15 @@ gv_status gv_axes_open(struct attn_axes *x, const struct attn_layout *l, const s
         return gv_fail(e, GV_ERR_ARGUMENT, "attention: axes=%d needs a grid in raster order, and the policy has its own",
                        shape->n);
     const size_t tokens = (size_t)x->n * (size_t)l->tokens, heads = (size_t)x->sites * (size_t)x->heads;
-    x->order = malloc(2 * tokens * sizeof *x->order);
+    x->order = malloc(tokens * sizeof *x->order);
     x->of = malloc(heads);
     if (!x->order || !x->of) {
         gv_axes_close(x);
         return gv_fail(e, GV_ERR_MEMORY, "no memory for %d orders of %lld tokens", shape->n, (long long)l->tokens);
     }
     memset(x->of, GV_AXES_NONE, heads);
-    x->inverse = x->order + tokens;
-    for (int a = 0; a < x->n; a++) {
-        int32_t *order = x->order + a * l->tokens, *inverse = x->inverse + a * l->tokens;
-        gv_axes_order(order, a, l->T, l->H, l->W);
-        for (int64_t i = 0; i < l->tokens; i++)
-            inverse[order[i]] = (int32_t)i;
-    }
+    for (int a = 0; a < x->n; a++)
+        gv_axes_order(x->order + a * l->tokens, a, l->T, l->H, l->W);
     return GV_OK;
 }
 
@@ -37,30 +32,6 @@ void gv_axes_close(struct attn_axes *x)
     free(x->order);
     free(x->of);
     *x = (struct attn_axes){ 0 };
-}
-
-/* Rows [N, D] of one head. */
-static struct tensor of_head(struct tensor t, int64_t b, int64_t a)
-{
-    return row(permute(row(t, b), (const int[]){ 1, 0, 2 }), a);
-}
-
-/* A copy of t [B, N, A, D], token i of head a being token table[of[a]][i]; to: where it goes, or absent for scratch. */
-static struct tensor reordered(struct run *r, const struct attn_axes *x, const int32_t *table, const uint8_t *of,
-                               struct tensor t, struct tensor to)
-{
-    struct tensor index[GV_AXES] = { 0 };
-
-    if (!present(to))
-        to = gv_scratch(r, t.type, 4, t.dim);
-    const struct mark mark = arena_mark(&r->scratch);
-    for (int i = 0; i < x->n; i++)
-        index[i] = gv_scratch_from(r, GV_I32, 1, DIMS(x->tokens), table + i * x->tokens);
-    for (int64_t b = 0; b < t.dim[0]; b++)
-        for (int64_t a = 0; a < t.dim[2]; a++)
-            gv_gather(r, of_head(to, b, a), of_head(t, b, a), index[of[a * x->heads / t.dim[2]]]);
-    arena_release(&r->scratch, mark);
-    return to;
 }
 
 /* ---- the choice ---- */
@@ -99,17 +70,17 @@ static void probe(struct run *r, const struct attn_axes *x, int axes, const stru
     struct attn_call  c = *call;
 
     memset(of, axes, sizeof of);
-    c.q = reordered(r, x, x->order, of, call->q, (struct tensor){ 0 });
-    c.source[0].k = reordered(r, x, x->order, of, call->source[0].k, (struct tensor){ 0 });
-    c.source[0].v = c.source[0].k; /* the LSE alone is wanted */
+    c.head_order = &(struct attn_head_order){ x->order, of };
     c.out = (struct attn_partial){ gv_scratch(r, r->compute, 4, c.q.dim), gv_scratch(r, GV_F32, 3, DIMS(d[0], A, N)) };
     c.plan = plan;
     c.skip = all_but_some(r, plan);
     gv_attention(r, &c);
     const float *lse = host_lse(r, c.out.lse);
-    for (int64_t i = 0; !gv_device_is_null(r->device) && gv_run_ready(r) && i < d[0] * A * N; i++)
+    for (int64_t i = 0; !gv_device_is_null(r->device) && gv_run_ready(r) && i < d[0] * A * N; i++) {
+        const int64_t at = i / N * N + x->order[axes * N + i % N];
         if (i % N / GV_TILE_Q % PROBED == 0)
-            mass[i / N % A] += exp((double)lse[i] - (double)all[i / N * N + x->order[axes * N + i % N]]);
+            mass[i / N % A] += exp((double)lse[at] - (double)all[at]);
+    }
     arena_release(&r->scratch, mark);
 }
 
@@ -123,10 +94,6 @@ void gv_axes_choose(struct run *r, struct attn_axes *x, int site, const struct a
 
     if (d[2] != x->heads || d[1] != x->tokens) {
         gv_run_fail(r, GV_ERR_INTERNAL, "attention axes: %lld tokens of %lld heads", (long long)d[1], (long long)d[2]);
-        return;
-    }
-    if (r->device->kind != GV_DEVICE_CPU) {
-        gv_run_fail(r, GV_ERR_UNSUPPORTED, "attention: axes has no kernel for device %s", r->device->name);
         return;
     }
     exact.plan = NULL;
@@ -148,17 +115,8 @@ void gv_axes_choose(struct run *r, struct attn_axes *x, int site, const struct a
 
 void gv_axes_attend(struct run *r, const struct attn_axes *x, int site, const struct attn_call *call)
 {
-    static const uint8_t raster[GV_ATTN_HEADS] = { 0 };
-    const struct mark    mark = arena_mark(&r->scratch);
-    const uint8_t       *of = gv_device_is_null(r->device) ? raster : x->of + (int64_t)site * x->heads;
-    const struct tensor  none = { 0 };
-    struct attn_call     c = *call;
+    struct attn_call c = *call;
 
-    c.q = reordered(r, x, x->order, of, call->q, none);
-    c.source[0].k = reordered(r, x, x->order, of, call->source[0].k, none);
-    c.source[0].v = reordered(r, x, x->order, of, call->source[0].v, none);
-    c.out.o = gv_scratch(r, call->out.o.type, 4, call->out.o.dim);
+    c.head_order = &(struct attn_head_order){ x->order, x->of + (int64_t)site * x->heads };
     gv_attention(r, &c);
-    reordered(r, x, x->inverse, of, c.out.o, call->out.o);
-    arena_release(&r->scratch, mark);
 }

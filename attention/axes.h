@@ -1,14 +1,15 @@
 /* Each head in the order of axes that suits it: some heads look at places near their own, some at frames near their own, and a fixed
- * pattern of lists fits a head only where what it reads lies together. A model's tokens have one order (layout.h); here queries, keys
- * and values of a call are put into each head's own order before a static plan's lists are read, and its output is put back.
+ * pattern of lists fits a head only where what it reads lies together. A model's tokens have one order (layout.h); here a static
+ * plan's lists are read in each head's own (struct attn_head_order): the kernel, which packs queries, keys and values anyway, takes
+ * them from where the order says, and writes each output where its query was. Nothing is copied for it.
  *
  * A head takes the order in which the plan's lists hold most of its softmax. The first call of a site (a layer and stream) that could
  * leave something out is computed exactly instead, and its LSE says what all keys sum to; every eighth query tile says, in each order,
  * what the lists hold. The choice stays for the render.
  *
  * What may surprise:
- *   - Keys are put in order behind their normalisation and rotation, not inside it: the choice needs them, and a rotation depends on a
- *     token, not on its place in the sequence. Four copies a call, as much memory traffic as four norms, beside N² products.
+ *   - Order is not the business of the step that normalises and rotates: keys stay as the model made them, for a choice, a refresh or
+ *     a sample reads them too, and a rotation depends on a token, not on its place in the sequence.
  *   - All batch rows of a call share a choice.
  *   - The choice reads the LSE on the host: on the CPU alone, other devices refuse with UNSUPPORTED, in the dry run too.
  *
@@ -24,8 +25,8 @@ struct attn_axes {
     int      n; /* orders to choose among, the first n of gv_axes_name; 0 or 1: heads stay as they are */
     int      sites, heads;
     int64_t  tokens;
-    int32_t *order, *inverse; /* [n][tokens]: raster index of each token, and back */
-    uint8_t *of;              /* [sites][heads] order of each head; NONE: not chosen yet */
+    int32_t *order; /* [n][tokens]: raster index of each token */
+    uint8_t *of;    /* [sites][heads] order of each head; NONE: not chosen yet */
 };
 enum { GV_AXES_NONE = 255, GV_ATTN_HEADS = 256 };
 

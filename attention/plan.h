@@ -39,7 +39,8 @@ enum { GV_TILE_Q = 128, GV_KV_BLOCK = 64 };
 
 /* The element rule, applied inside masked entries only: query i may read key j ... Positions are those of the whole
  * sequence: query_start is the position of row 0 of q, key_start[source] of a source's token 0. A call with q_order does
- * not move positions: the query of list row n is row q_order[n] of q, and i counts those. */
+ * not move positions: the query of list row n is row q_order[n] of q, and i counts those. One with head_order does: i and j
+ * count tokens in the head's order. */
 enum attn_mask_kind {
     MASK_NONE,         /* always */
     MASK_CAUSAL,       /* if j <= i + a and (b = 0 or j > i + a - b or j < sink): b latest keys and a sink */

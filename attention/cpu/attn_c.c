@@ -31,7 +31,7 @@ void gv_attn_write(void *dst, enum dtype type, const float *src, int64_t n)
 /* One query row of one head. */
 struct row_state {
     const struct attn_call *c;
-    int64_t                 b, h, q; /* q: row of c->q */
+    int64_t                 b, h, q, place; /* q: row of c->q; place: the mask's number for it */
     float                   scale;
     float                   m, l;
     float                  *query, *key, *acc; /* [D], [max(D, Dv)], [Dv]: the worker's memory */
@@ -52,9 +52,9 @@ static float score(struct row_state *s, const struct attn_segment *g, int64_t k)
     const struct attn_source *src = &c->source[g->source];
     const int64_t             D = c->q.dim[3], kv_head = s->h / (c->q.dim[2] / src->k.dim[2]);
 
-    if (g->masked && !gv_mask_allows(&c->plan->mask, s->q, g->source, k))
+    if (g->masked && !gv_mask_allows(&c->plan->mask, s->place, g->source, k))
         return -INFINITY;
-    gv_attn_read(s->key, attn_at(src->k, s->b, k, kv_head), src->k.type, D);
+    gv_attn_read(s->key, attn_at(src->k, s->b, attn_key_row(c, s->h, g->source, k), kv_head), src->k.type, D);
     float x = dot(s->query, s->key, D) * s->scale + src->log_weight;
     if (present(src->key_bias))
         x += ((const float *)src->key_bias.data)[k];
@@ -85,7 +85,8 @@ static void read_segment(struct row_state *s, const struct attn_segment *g)
             continue;
         const float p = expf(x[i] - m);
         s->l += p;
-        gv_attn_read(s->key, attn_at(src->v, s->b, g->start + i, kv_head), src->v.type, Dv);
+        gv_attn_read(s->key, attn_at(src->v, s->b, attn_key_row(s->c, s->h, g->source, g->start + i), kv_head), src->v.type,
+                     Dv);
         for (int64_t d = 0; d < Dv; d++)
             s->acc[d] += p * s->key[d];
     }
@@ -163,7 +164,8 @@ static void work(void *arg, int64_t worker)
         if (gv_attn_skipped(c, s.b, s.h, tile))
             continue;
         for (int64_t n = tile * GV_TILE_Q; n < rows && n < (tile + 1) * GV_TILE_Q; n++) {
-            s.q = attn_q_row(c, n);
+            s.q = attn_q_row(c, s.h, n);
+            s.place = attn_q_place(c, n, s.q);
             run_row(&s, tile);
         }
     }

@@ -39,14 +39,30 @@ void    gv_attn_walk(struct attn_walk *w, const struct attn_call *c, int64_t b, 
 bool    gv_attn_walk_next(struct attn_walk *w, struct attn_segment *s); /* false when there is no more */
 bool    gv_attn_skipped(const struct attn_call *c, int64_t b, int64_t h, int64_t tile);
 
-/* Rows of the lists, and the row of q that stands behind one. */
+/* Rows of the lists; the row of q that stands behind one for head h; and the row of source s behind its token j. */
 static inline int64_t attn_rows(const struct attn_call *c)
 {
     return present(c->q_order) ? c->q_order.dim[0] : c->q.dim[1];
 }
-static inline int64_t attn_q_row(const struct attn_call *c, int64_t i)
+static inline const int32_t *attn_order_of(const struct attn_call *c, int64_t h)
 {
-    return present(c->q_order) ? ((const int32_t *)c->q_order.data)[i] : i;
+    return c->head_order ? c->head_order->table + c->head_order->of[h] * c->q.dim[1]
+                         : (const int32_t *)c->q_order.data; /* NULL where it is absent */
+}
+static inline int64_t attn_q_row(const struct attn_call *c, int64_t h, int64_t i)
+{
+    const int32_t *order = attn_order_of(c, h);
+
+    return order ? order[i] : i;
+}
+static inline int64_t attn_key_row(const struct attn_call *c, int64_t h, int source, int64_t j)
+{
+    return c->head_order && source == 0 ? attn_order_of(c, h)[j] : j;
+}
+/* The number by which a mask knows row q of q: its place in the head's order, which list row i is; else q itself. */
+static inline int64_t attn_q_place(const struct attn_call *c, int64_t i, int64_t q)
+{
+    return c->head_order ? i : q;
 }
 static inline int64_t attn_tiles(const struct attn_call *c)
 {

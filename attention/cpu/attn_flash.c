@@ -116,6 +116,65 @@ static void pack_values(const struct flash *f, uint32_t *dst, const void *src, e
     }
 }
 
+/* Keys [start, start + n) of one source and (batch, A_kv). */
+struct keys {
+    int     source;
+    int64_t b, a, start;
+    int     n;
+};
+
+/* A few of them, one after the other in `to`, where an order scatters them. */
+static void gather(const struct flash *f, void *to, struct tensor t, const struct keys *k, int at, int n)
+{
+    const size_t bytes = (size_t)t.dim[3] * (t.type == GV_BF16 ? 2 : 4);
+
+    for (int i = 0; i < n; i++)
+        memcpy((char *)to + (size_t)i * bytes, attn_at(t, k->b, attn_key_row(f->c, k->a, k->source, k->start + at + i), k->a),
+               bytes);
+}
+
+static bool is_scattered(const struct flash *f, const struct keys *k)
+{
+    return f->c->head_order && k->source == 0;
+}
+
+static void pack_keys(const struct flash *f, uint32_t *dst, const struct keys *k)
+{
+    const struct tensor t = f->c->source[k->source].k;
+    uint32_t            rows[FLASH_PANEL * GV_ORDERED_MAX_HEAD];
+
+    if (!is_scattered(f, k)) {
+        pack_rows(f, dst, attn_at(t, k->b, k->start, k->a), t.type, t.stride[1], FLASH_PANEL, k->n);
+        return;
+    }
+    for (int i = 0; i < k->n; i += FLASH_PANEL) {
+        const int n = k->n - i < FLASH_PANEL ? k->n - i : FLASH_PANEL;
+        gather(f, rows, t, k, i, n);
+        pack_rows(f, dst + i * f->steps, rows, t.type, t.dim[3], FLASH_PANEL, n);
+    }
+}
+
+/* Values of the keys, to the places of keys [at, at + n) of the block dst: panel by panel, unless they are a block of their own. */
+static void pack_values_of(const struct flash *f, uint32_t *dst, int at, const struct keys *k)
+{
+    const struct tensor t = f->c->source[k->source].v;
+    const bool          scattered = is_scattered(f, k);
+    uint32_t            rows[FLASH_PANEL * GV_ORDERED_MAX_HEAD];
+
+    if (at == 0 && !scattered) {
+        pack_values(f, dst, attn_at(t, k->b, k->start, k->a), t.type, t.stride[1], k->n);
+        return;
+    }
+    for (int i = 0; i < k->n; i += FLASH_PANEL) {
+        const int n = k->n - i < FLASH_PANEL ? k->n - i : FLASH_PANEL, to = at + i;
+        uint32_t *panel = dst + to / GV_KV_BLOCK * f->block_words + to % GV_KV_BLOCK / f->in->per_word * FLASH_PANEL;
+        if (scattered)
+            gather(f, rows, t, k, i, n);
+        pack_values(f, panel, scattered ? (void *)rows : attn_at(t, k->b, k->start + i, k->a), t.type,
+                    scattered ? t.dim[3] : t.stride[1], n);
+    }
+}
+
 static uint32_t *packed_k(const struct flash *f, int64_t head)
 {
     return f->packed + head * (f->k_words + f->v_words);
@@ -131,12 +190,10 @@ static void pack_block(void *arg, int64_t i)
 
     while (at >= f->block[s + 1])
         s++;
-    const struct tensor k = f->c->source[s].k, v = f->c->source[s].v;
-    const int64_t       start = (at - f->block[s]) * GV_KV_BLOCK, left = k.dim[1] - start;
-    const int           rows = (int)(left < GV_KV_BLOCK ? left : GV_KV_BLOCK);
-    pack_rows(f, packed_k(f, head) + at * GV_KV_BLOCK * f->steps, attn_at(k, b, start, a), k.type, k.stride[1], FLASH_PANEL,
-              rows);
-    pack_values(f, packed_k(f, head) + f->k_words + at * f->block_words, attn_at(v, b, start, a), v.type, v.stride[1], rows);
+    const int64_t     start = (at - f->block[s]) * GV_KV_BLOCK, left = f->c->source[s].k.dim[1] - start;
+    const struct keys k = { s, b, a, start, (int)(left < GV_KV_BLOCK ? left : GV_KV_BLOCK) };
+    pack_keys(f, packed_k(f, head) + at * GV_KV_BLOCK * f->steps, &k);
+    pack_values_of(f, packed_k(f, head) + f->k_words + at * f->block_words, 0, &k);
 }
 
 /* ---- one task ---- */
@@ -173,7 +230,24 @@ static int64_t q_row(const struct task *t, int subtile, int lane)
 {
     const int64_t i = t->row0 + subtile * FLASH_LANES + lane;
 
-    return i < t->row0 + t->n_rows ? attn_q_row(t->c, i) : -1;
+    return i < t->row0 + t->n_rows ? attn_q_row(t->c, t->h, i) : -1;
+}
+
+/* The queries of 32 lanes. Rows that an order scatters are put together first, where a group of keys of our own will lie. */
+static void pack_queries(struct task *t, int sub, uint32_t *dst)
+{
+    const struct tensor q = t->c->q;
+    const int64_t       left = t->n_rows - sub * FLASH_LANES;
+    const int           n = (int)(left < FLASH_LANES ? left : FLASH_LANES);
+
+    if (!attn_order_of(t->c, t->h)) {
+        pack_rows(t->f, dst, attn_at(q, t->b, q_row(t, sub, 0), t->h), q.type, q.stride[1], FLASH_LANES, n);
+        return;
+    }
+    const size_t bytes = (size_t)q.dim[3] * (q.type == GV_BF16 ? 2 : 4);
+    for (int i = 0; i < n; i++)
+        memcpy((char *)t->own_k + (size_t)i * bytes, attn_at(q, t->b, q_row(t, sub, i), t->h), bytes);
+    pack_rows(t->f, dst, t->own_k, q.type, q.dim[3], FLASH_LANES, n);
 }
 
 static void begin(struct task *t)
@@ -182,21 +256,13 @@ static void begin(struct task *t)
     const int64_t           Dv = c->out.o.dim[3];
 
     for (int sub = 0; sub < t->subtiles; sub++) {
-        uint32_t     *q = t->q + sub * t->f->steps * FLASH_LANES;
-        float        *acc = t->acc + sub * t->f->channels * FLASH_LANES;
-        const int64_t left = t->n_rows - sub * FLASH_LANES;
+        float *acc = t->acc + sub * t->f->channels * FLASH_LANES;
 
-        if (!present(c->q_order))
-            pack_rows(t->f, q, attn_at(c->q, t->b, q_row(t, sub, 0), t->h), c->q.type, c->q.stride[1], FLASH_LANES,
-                      (int)(left < FLASH_LANES ? left : FLASH_LANES));
+        pack_queries(t, sub, t->q + sub * t->f->steps * FLASH_LANES);
         memset(acc, 0, (size_t)(t->f->channels * FLASH_LANES) * sizeof *acc);
         for (int i = 0; i < FLASH_LANES; i++) {
             const int64_t n = q_row(t, sub, i);
 
-            if (present(c->q_order))
-                for (int64_t w = 0; w < t->f->steps; w++)
-                    q[w * FLASH_LANES + i] =
-                        n < 0 ? 0 : word_of(attn_at(c->q, t->b, n, t->h), c->q.type, t->f->in->per_word, w, c->q.dim[3]);
             t->m[sub * FLASH_LANES + i] = -INFINITY;
             t->l[sub * FLASH_LANES + i] = 0;
             const float lse = c->seed && n >= 0 ? *attn_lse_at(c->seed->lse, t->b, t->h, n) : -INFINITY;
@@ -240,7 +306,7 @@ static void add_rows(struct task *t, const struct piece *p)
 static bool take(struct task *t, const struct attn_segment *g)
 {
     const struct flash *f = t->f;
-    const struct tensor k = t->c->source[g->source].k, v = t->c->source[g->source].v;
+    const struct tensor k = t->c->source[g->source].k;
     const int           rows = (g->length + FLASH_PANEL - 1) / FLASH_PANEL * FLASH_PANEL;
 
     if (t->rows + rows > FLASH_GROUP)
@@ -252,16 +318,10 @@ static bool take(struct task *t, const struct attn_segment *g)
         p->k = head + (f->block[g->source] * GV_KV_BLOCK + g->start) * f->steps;
         add_values(t, head + f->k_words + f->block[g->source] * f->block_words, g->start, rows);
     } else {
-        const int64_t kv_head = t->h / (t->c->q.dim[2] / k.dim[2]);
-        uint32_t     *own = t->own_k + t->rows * f->steps;
-        /* each piece starts a block of its own panels: values are packed 8 keys at a time where the group's rows put them */
-        pack_rows(f, own, attn_at(k, t->b, g->start, kv_head), k.type, k.stride[1], FLASH_PANEL, g->length);
-        for (int i = 0; i < rows; i += FLASH_PANEL) {
-            const int at = t->rows + i, n = g->length - i < FLASH_PANEL ? g->length - i : FLASH_PANEL;
-            pack_values(f, t->own_v + at / GV_KV_BLOCK * f->block_words + at % GV_KV_BLOCK / f->in->per_word * FLASH_PANEL,
-                        attn_at(v, t->b, g->start + i, kv_head), v.type, v.stride[1], n);
-        }
-        p->k = own;
+        const struct keys own = { g->source, t->b, t->h / (t->c->q.dim[2] / k.dim[2]), g->start, g->length };
+        p->k = t->own_k + t->rows * f->steps;
+        pack_keys(f, t->own_k + t->rows * f->steps, &own);
+        pack_values_of(f, t->own_v, t->rows, &own); /* where the group's rows put them */
         add_values(t, t->own_v, t->rows, rows);
     }
     add_rows(t, p);
@@ -284,7 +344,7 @@ static void make_rule(struct lane_rule *r, const struct task *t, int sub)
     for (int i = 0; i < FLASH_LANES; i++) {
         const int64_t q = q_row(t, sub, i);
 
-        r->q[i] = q < 0 ? 0 : q;
+        r->q[i] = q < 0 ? 0 : attn_q_place(t->c, t->row0 + sub * FLASH_LANES + i, q);
         r->allow[i] = m && m->kind == MASK_SEGMENTS ? m->allow[m->qseg[r->q[i]]] : 0;
         const struct mask_range range = m ? gv_mask_range(m, r->q[i]) : (struct mask_range){ 0 };
         r->lo[i] = range.lo;

@@ -395,6 +395,82 @@ static void query_order_changes_no_bit(void **state)
     for_each_level(permuted);
 }
 
+/* t [B, N, A, D] with token n of head a from row (back: to row) table[of[a]][n]; t itself where it is absent. */
+static struct tensor in_head_order(struct attn_case *k, struct tensor t, const struct attn_head_order *o, bool back)
+{
+    struct tensor to = case_tensor(k, t.type, 4, t.dim, NULL);
+
+    for (int64_t b = 0; b < t.dim[0]; b++)
+        for (int64_t n = 0; n < t.dim[1]; n++)
+            for (int64_t a = 0; a < t.dim[2]; a++)
+                for (int64_t d = 0; d < t.dim[3]; d++) {
+                    const int64_t at = o->table[o->of[a] * t.dim[1] + n];
+                    set(to, b, back ? at : n, a, d, get(t, b, back ? n : at, a, d));
+                }
+    return to;
+}
+
+static struct tensor lse_in_head_order(struct attn_case *k, struct tensor t, const struct attn_head_order *o, bool back)
+{
+    const int64_t N = t.dim[2];
+    struct tensor to = case_tensor(k, GV_F32, 3, t.dim, NULL);
+
+    for (int64_t i = 0; i < gv_tensor_count(t); i++) {
+        const int64_t at = i / N * N + o->table[o->of[i / N % t.dim[1]] * N + i % N];
+        ((float *)to.data)[back ? at : i] = ((const float *)t.data)[back ? i : at];
+    }
+    return to;
+}
+
+/* Every head in its own order: the bits of a call on tokens that were put into it, put back. */
+static void ordered_by_head(struct device *d, enum dtype type, uint64_t *state)
+{
+    enum { ORDERS = 3 };
+    struct case_shape s = random_shape(type, WITH_LISTS | WITH_MASK | WITH_SPLIT | WITH_SEED | WITH_ALWAYS, state);
+    struct pair       p;
+
+    s.A_kv = s.A;
+    s.N[0] = s.Nq;
+    for (pair_make(&p, &s, state); p.k.plan.mask.kind == MASK_SEGMENTS; pair_make(&p, &s, state))
+        case_free(&p.k);
+    int32_t *table = case_alloc(&p.k, sizeof *table * ORDERS * (size_t)s.Nq);
+    uint8_t *of = case_alloc(&p.k, (size_t)s.A);
+    for (int i = 0; i < ORDERS * s.Nq; i++) { /* inside out: each table a permutation */
+        int32_t      *own = table + i / s.Nq * s.Nq;
+        const int64_t n = i % s.Nq, j = rnd_to(state, n + 1);
+        own[n] = own[j];
+        own[j] = (int32_t)n;
+    }
+    for (int a = 0; a < s.A; a++)
+        of[a] = (uint8_t)rnd_to(state, ORDERS);
+    const struct attn_head_order order = { table, of };
+    struct attn_call            *c = &p.other;
+    struct attn_partial          seed_moved = *c->seed, first = { case_tensor(&p.k, c->first->o.type, 4, c->first->o.dim, NULL),
+                                                                  case_tensor(&p.k, GV_F32, 3, c->first->lse.dim, NULL) };
+    c->q = in_head_order(&p.k, c->q, &order, false);
+    c->source[0].k = in_head_order(&p.k, c->source[0].k, &order, false);
+    c->source[0].v = in_head_order(&p.k, c->source[0].v, &order, false);
+    seed_moved.o = in_head_order(&p.k, seed_moved.o, &order, false);
+    seed_moved.lse = lse_in_head_order(&p.k, seed_moved.lse, &order, false);
+    c->seed = &seed_moved;
+    c->first = &first;
+    p.k.c.head_order = &order;
+    run_call(d, type, &p.k.c);
+    run_call(d, type, c);
+    if (!same_bits(p.k.c.out.o, in_head_order(&p.k, p.out.o, &order, true)) ||
+        !same_bits(p.k.c.out.lse, lse_in_head_order(&p.k, p.out.lse, &order, true)) ||
+        !same_bits(p.k.c.first->o, in_head_order(&p.k, first.o, &order, true)))
+        fail_msg("%s: orders by head differ from tokens put in order", gv_dtype_info(type)->name);
+    case_free(&p.k);
+}
+
+static void an_order_for_each_head_is_tokens_put_in_order(void **state)
+{
+    (void)state;
+    if (!getenv("GV_TEST_DEVICE")) /* the CPU's alone: others say so (shapes_that_do_not_fit_are_named) */
+        for_each_level(ordered_by_head);
+}
+
 /* A mask that allows every pair of an entry changes nothing. */
 static void flagged(struct device *d, enum dtype type, uint64_t *state)
 {
@@ -650,10 +726,11 @@ static void shapes_that_do_not_fit_are_named(void **state)
     (void)state;
     assert_true(level_open(&d, "c", 1));
     case_make(&k, &(struct case_shape){ .B = 1, .Nq = 5, .A = 4, .A_kv = 2, .D = 8, .Dv = 8, .n_sources = 1, .N = { 9 } }, &at);
-    for (int i = 0; i < 6; i++) {
-        static const char *const word[] = { "k", "v", "out", "bias", "q_order", "skip" };
-        const uint32_t           skip = 0;
-        struct attn_call         c = k.c;
+    for (int i = 0; i < 7; i++) {
+        static const char *const     word[] = { "k", "v", "out", "bias", "q_order", "skip", "head_order" };
+        const struct attn_head_order order = { NULL, NULL };
+        const uint32_t               skip = 0;
+        struct attn_call             c = k.c;
         if (i == 0)
             c.source[0].k.dim[3] = 7;
         if (i == 1)
@@ -666,6 +743,8 @@ static void shapes_that_do_not_fit_are_named(void **state)
             c.q_order = k.c.out.lse;
         if (i == 5)
             c.skip = &skip;
+        if (i == 6)
+            c.head_order = &order; /* and four heads share two of keys */
         assert_int_equal(gv_run_open(&r, d, GV_F32, 1 << 20, &e), GV_OK);
         gv_attention(&r, &c);
         assert_int_equal(r.err.code, GV_ERR_INTERNAL);
@@ -725,6 +804,7 @@ int main(void)
         cmocka_unit_test(unaligned_entries_give_the_same_bits_and_read_nothing_else),
         cmocka_unit_test(an_extra_source_is_concatenation),
         cmocka_unit_test(query_order_changes_no_bit),
+        cmocka_unit_test(an_order_for_each_head_is_tokens_put_in_order),
         cmocka_unit_test(masking_what_is_allowed_changes_no_bit),
         cmocka_unit_test(skipping_rows_leaves_the_others_bits),
         cmocka_unit_test(a_bias_of_ln_n_is_n_copies_of_the_key),
