@@ -117,23 +117,41 @@ static struct attn_bitmap bitmap_of(const struct attending *w, int batch, int he
 
 /* ---- how far the means have moved ---- */
 
+/* Tokens of x [B, N, A, D] as f32 rows on the host, some at a time, in scratch. */
+struct strip {
+    struct tensor x, device; /* [B · N, A · D]; f32 [STRIP, A · D] */
+    float        *host;
+};
+
+static struct strip strip_of(struct run *r, struct tensor x)
+{
+    const int64_t width = x.dim[2] * x.dim[3];
+
+    return (struct strip){ reshape(x, 2, DIMS(x.dim[0] * x.dim[1], width)), gv_scratch(r, GV_F32, 2, DIMS(STRIP, width)),
+                           gv_scratch_bytes(r, (size_t)(STRIP * width) * sizeof(float)) };
+}
+
+static void read_strip(struct run *r, const struct strip *s, int64_t at, int64_t n)
+{
+    gv_copy(r, slice(s->device, 0, 0, n), slice(s->x, 0, at, n));
+    gv_download(r, s->host, slice(s->device, 0, 0, n));
+}
+
 /* Mean over tokens of x [B, N, A, D]: f32 [B · A · D] in scratch. */
 static float *token_mean(struct run *r, struct tensor x)
 {
-    const int64_t B = x.dim[0], N = x.dim[1], width = x.dim[2] * x.dim[3];
-    float        *mean = gv_scratch_bytes(r, (size_t)(B * width) * sizeof *mean);
-    struct tensor strip = gv_scratch(r, GV_F32, 2, DIMS(STRIP, width));
-    float        *host = gv_scratch_bytes(r, (size_t)(STRIP * width) * sizeof *host);
+    const int64_t      B = x.dim[0], N = x.dim[1], width = x.dim[2] * x.dim[3];
+    float             *mean = gv_scratch_bytes(r, (size_t)(B * width) * sizeof *mean);
+    const struct strip s = strip_of(r, x);
 
     if (gv_device_is_null(r->device) || !gv_run_ready(r))
         return mean;
     memset(mean, 0, (size_t)(B * width) * sizeof *mean);
     for (int64_t at = 0; at < B * N; at++) {
         const int64_t n = N - at % N < STRIP ? N - at % N : STRIP;
-        gv_copy(r, slice(strip, 0, 0, n), slice(reshape(x, 2, DIMS(B * N, width)), 0, at, n));
-        gv_download(r, host, slice(strip, 0, 0, n));
+        read_strip(r, &s, at, n);
         for (int64_t i = 0; i < n * width; i++)
-            mean[at / N * width + i % width] += host[i] / (float)N;
+            mean[at / N * width + i % width] += s.host[i] / (float)N;
         at += n - 1;
     }
     return mean;
@@ -164,6 +182,46 @@ static double drift(struct attending *w, bool replace)
         return 0;
     const double q = moved(w, w->call.q, KEPT_MEAN_Q, replace), k = moved(w, w->call.source[0].k, KEPT_MEAN_K, replace);
     return q > k ? q : k;
+}
+
+/* ---- how many tokens have changed ---- */
+
+static struct cache_key queries_key(const struct attending *w)
+{
+    return (struct cache_key){ w->layer, w->stream, KEPT_QUERY };
+}
+
+static bool counts_dirty(const struct attn_approx *a)
+{
+    return a->config->keep == KEEP_HISTORY && a->config->keep_value[FLASHBLOCK_DIRTY] >= 0;
+}
+
+/* Tokens whose query, of all heads, is further from the one that last read the history than a share of its length. */
+static int64_t tokens_changed(struct attending *w)
+{
+    struct run         *r = w->r;
+    const struct tensor q = w->call.q, kept = gv_cache_get(w->a->kept, queries_key(w));
+    const int64_t       rows = q.dim[0] * q.dim[1], width = q.dim[2] * q.dim[3];
+    const double        share = w->a->config->keep_value[FLASHBLOCK_CHANGED];
+    const struct mark   mark = arena_mark(&r->scratch);
+    const struct strip  now = strip_of(r, q), then = strip_of(r, present(kept) ? kept : q);
+    int64_t             changed = 0;
+
+    for (int64_t at = 0, n; at < rows && !gv_device_is_null(r->device) && gv_run_ready(r); at += n) {
+        n = rows - at < STRIP ? rows - at : STRIP;
+        read_strip(r, &now, at, n);
+        read_strip(r, &then, at, n);
+        for (int64_t i = 0; i < n; i++) {
+            double apart = 0, length = 0;
+            for (int64_t k = i * width; k < (i + 1) * width; k++) {
+                apart += ((double)now.host[k] - (double)then.host[k]) * ((double)now.host[k] - (double)then.host[k]);
+                length += (double)then.host[k] * (double)then.host[k];
+            }
+            changed += apart > share * share * length;
+        }
+    }
+    arena_release(&r->scratch, mark);
+    return changed;
 }
 
 /* ---- the choice ---- */
@@ -264,16 +322,15 @@ static double share(const struct attending *w, double density)
     return ((double)w->keys * density + (double)rest) / (double)(w->keys + rest);
 }
 
-/* A static plan, each head in its own order: the first call is exact, and chooses. */
+/* A static plan, each head in its own order. */
 static void attend_in_axes(struct attending *w)
 {
     struct attn_approx *a = w->a;
     const int           site = w->layer * a->streams + w->stream;
 
-    if (gv_device_is_null(w->r->device) ? w->refresh : !gv_axes_chosen(&a->axes, site)) {
+    if (w->choose) {
         gv_axes_choose(w->r, &a->axes, site, &w->call, &a->plan);
-        w->density = 1;
-        return;
+        *last_choice(w, w->layer) = a->at.step;
     }
     w->call.plan = &a->plan;
     gv_axes_attend(w->r, &a->axes, site, &w->call);
@@ -401,6 +458,8 @@ static void attend_with_partial(struct attending *w)
         attend_run(w, &b, &kept, from, n);
     }
     if (w->refresh) {
+        if (counts_dirty(w->a))
+            gv_cache_put(w->r, w->a->kept, queries_key(w), w->call.q);
         *last_partial(w) = w->a->at.step;
         w->a->receipt.refreshed++;
     } else {
@@ -442,12 +501,13 @@ static void decide(struct attending *w)
 {
     const struct attn_approx   *a = w->a;
     const struct approx_config *o = a->config;
-    const bool                  scored = is_thinned(a) && o->policy->plan;
-    const int step = a->at.step, choice = scored ? *last_choice(w, gv_refresh_source(&o->refresh, w->layer)) : -1;
+    const bool                  scored = is_thinned(a) && o->policy->plan, chooses = scored || a->axes.n > 1;
+    const int step = a->at.step, choice = chooses ? *last_choice(w, gv_refresh_source(&o->refresh, w->layer)) : -1;
 
-    w->choose = scored && gv_refresh_due(&o->refresh, step, choice, choice < 0 ? 0 : drift(w, false));
+    w->choose = chooses && gv_refresh_due(&o->refresh, step, choice, choice < 0 ? 0 : drift(w, false));
     if (o->keep == KEEP_HISTORY) {
-        w->refresh = gv_history_is_read(*last_partial(w) >= 0, step, a->at.steps, o->keep_value[FLASHBLOCK_COMMIT] != 0);
+        w->refresh = gv_history_is_read(*last_partial(w) >= 0, step, a->at.steps, o->keep_value[FLASHBLOCK_COMMIT] != 0) ||
+                     (counts_dirty(a) && gv_dirty_is_read(tokens_changed(w), (int64_t)o->keep_value[FLASHBLOCK_DIRTY]));
         w->choose = w->refresh; /* what is kept is what this choice left out */
     } else if (o->keep == KEEP_COMPLEMENT) {
         w->refresh = scored ? w->choose : gv_refresh_due(&o->refresh, step, *last_partial(w), 0);
@@ -516,6 +576,7 @@ static void attend_every_way(struct attending *w, const struct attn_call *exact)
     const double all = r->flops - flops;
     if (dense >= 1)
         return;
+    decide(w); /* which takes scratch too */
     for (int i = 0; i < 2; i++) {
         w->refresh = w->choose = i == 0;
         r->flops = flops;

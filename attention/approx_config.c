@@ -10,12 +10,12 @@ static const struct policy_option common[] = {
     { "dense_steps", "first steps that are computed exactly", 0, 0, 1000 },
     { "dense_last", "last steps that are computed exactly", 0, 0, 1000 },
     { "dense_layers", "first layers that are computed exactly", 0, 0, 1000 },
-    { "every", "scored policies choose anew every n-th step; 0 = not by number", 1, 0, 1000 },
+    { "every", "scored policies, and axes, choose anew every n-th step; 0 = not by number", 1, 0, 1000 },
     { "drift", "and when the mean query or key has moved by more than this share; -1 = off", -1, -1, 1e6 },
     { "across", "one of n layers chooses, those behind it take its choice", 1, 1, 1000 },
     { "axes",
-      "fixed policies: each head in the best of n orders of time, height and width (2: frames or places first); 1 = raster", 1,
-      1, GV_AXES },
+      "fixed policies: each head in the order of time, height and width, of n, that 64 queries find best (2: frames or places first)",
+      1, 1, GV_AXES },
     { "at", "and in these steps, counted from 1: at=10+30", 0, 1, 1000 },
     { 0 },
 };
@@ -28,6 +28,9 @@ static const struct policy_option flashblock_options[] = {
     { "commit", "1: the pass that writes a block's keys reuses too, as the released code does", 0, 0, 1 },
     { "cos", "calibration: heads whose history's output keeps less cosine than this read it anew", 0.85, -1, 1 },
     { "lse", "calibration: and those whose LSE moves by more", 0.05, 0, 1e6 },
+    { "dirty", "a layer reads it anew when so many of the block's tokens have changed since; 0 = always, -1 = not by that", -1, -1,
+      1 << 22 },
+    { "changed", "a token has changed when its query moved by more than this share", 0.5, 0, 1e6 },
     { 0 },
 };
 static const struct partial_method partials[] = {

@@ -1,7 +1,8 @@
 /* A band around the diagonal and the first frame. In raster order that is a head that looks at frames near its own
  * ("spatial"); with the frames of a place lying together, the same band is a head that looks at places near its own
- * ("temporal"). Half width from the share of pairs to keep: w = N (1 - sqrt(1 - keep)), up to a multiple of 128.
- * Source: Xi et al. 2025, "Sparse VideoGen". Choosing the kind for each head and step by a probe is not done here. */
+ * ("temporal"). With axes=2 each head takes what suits it, in each step, by the error of 64 sampled outputs (axes.h): that is SVG.
+ * Half width from the share of pairs to keep: w = N (1 - sqrt(1 - keep)), up to a multiple of 128.
+ * Source: Xi et al. 2025, "Sparse VideoGen"; its first fifth of the steps are dense (dense_steps). */
 #include <math.h>
 
 #include "attention/policy.h"
@@ -33,7 +34,7 @@ static gv_status build(struct attn_plan *out, const struct attn_layout *l, int h
 
 const struct attn_policy gv_policy_bands = {
     .name = "bands",
-    .help = "near frames, or near places, and the first frame (SVG)",
+    .help = "near frames, or near places, and the first frame; with axes=2 as each head likes it (SVG)",
     .options = options,
     .order = order,
     .build = build,

@@ -25,16 +25,7 @@ bool gv_history_is_read(bool kept, int pass, int steps, bool reuse_in_commit)
     return !kept || pass == 0 || (pass >= steps && !reuse_in_commit);
 }
 
-bool gv_dirty_refresh(struct dirty_tokens *d, int step, bool writes, int tau)
+bool gv_dirty_is_read(int64_t changed, int64_t tau)
 {
-    const bool due = step == 0 || writes || d->changed >= tau;
-
-    if (due)
-        d->changed = 0;
-    return due;
-}
-
-void gv_dirty_add(struct dirty_tokens *d, int changed)
-{
-    d->changed += changed;
+    return changed >= tau;
 }

@@ -4,6 +4,7 @@
 #define GV_ATTENTION_REUSE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* When a choice of blocks, or what was kept beside it, is made anew. */
 enum { GV_REFRESH_STEPS = 8 };
@@ -25,14 +26,10 @@ int gv_refresh_source(const struct refresh *f, int layer);
  * Source: Flash_Block (arXiv 2602.05305), video path; its release also reuses in the writing pass (reuse_in_commit). */
 bool gv_history_is_read(bool kept, int pass, int steps, bool reuse_in_commit);
 
-/* FlashBlock over blocks of text: a block's partial of what lies before it is kept while fewer than `tau` of its tokens have
- * changed since it was made. */
-struct dirty_tokens {
-    int changed; /* since the last refresh */
-};
-/* At a step of the block, counted from 0; `writes`: the pass that stores the finished block. True: refresh, and the counter
- * begins anew; tokens that this very step changes are then added by gv_dirty_add. */
-bool gv_dirty_refresh(struct dirty_tokens *d, int step, bool writes, int tau);
-void gv_dirty_add(struct dirty_tokens *d, int changed);
+/* FlashBlock's other rule, made for blocks of text, where a step settles a few tokens: what a block read of what lies before it
+ * stands while fewer than `tau` of its tokens have changed since it was read; tau 0 reads anew in every step. `changed` counts from
+ * that reading on, and so has in it what changed in that very step. First steps and writing passes are gv_history_is_read's.
+ * Source: Flash_Block (arXiv 2602.05305), text path, its scheduler: tau 2 of blocks of 4 or 8 tokens. */
+bool gv_dirty_is_read(int64_t changed, int64_t tau);
 
 #endif
