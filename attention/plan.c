@@ -182,7 +182,7 @@ gv_status gv_plan_check(const struct attn_plan *p, int64_t n_queries, int n_sour
     uint32_t      longest;
     TRY(check_rows(p, rows, &longest, e));
     TRY(check_order(p, rows, e));
-    gv_kv_entry *list = malloc((longest + 1) * sizeof *list);
+    gv_kv_entry *list = malloc(((size_t)longest + 1) * sizeof *list);
     if (!list)
         return gv_fail(e, GV_ERR_MEMORY, "no memory to check a row of %u entries", longest);
     gv_status      status = GV_OK;

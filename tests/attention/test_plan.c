@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "attention/plan.h"
+#include "tests/attention/attn_cases.h"
 
 static void an_entry_keeps_its_fields(void **state)
 {
@@ -100,6 +101,140 @@ static void check_refuses_rows_and_orders_that_are_not(void **state)
     assert_int_equal(gv_plan_check(&p, 300, 1, &keys, &x), GV_ERR_INTERNAL);
 }
 
+/* ---- random lists, broken at random, beside a count of every key ---- */
+
+enum { RANDOM_QUERIES = 200, RANDOM_KEYS = 400, RANDOM_ENTRIES = 64 };
+
+/* Lists in order of two rows over two sources; the second part, if the row has one, goes on where the first ended or not. */
+struct random_plan {
+    gv_kv_entry      e[2 * RANDOM_ENTRIES];
+    uint32_t         row[3], split[2];
+    struct attn_plan p;
+};
+
+static uint32_t random_run(gv_kv_entry *e, uint64_t *seed, const struct attn_mask *m, int64_t q0, bool masked, uint8_t *taken)
+{
+    uint32_t n = 0;
+
+    for (uint32_t source = 0; source < 2; source++)
+        for (uint32_t k = (uint32_t)rnd_to(seed, 90); k < RANDOM_KEYS && n < RANDOM_ENTRIES / 5; k += (uint32_t)rnd_to(seed, 90)) {
+            uint32_t length = 1 + (uint32_t)rnd_to(seed, 64);
+            for (uint32_t i = 0; i < length; i++)
+                if (k + i >= RANDOM_KEYS || taken[source * RANDOM_KEYS + k + i] ||
+                    (!masked && (!gv_mask_allows(m, q0, (int)source, k + i))))
+                    length = i;
+            if (length)
+                e[n++] = kv_entry(k, length, source, masked);
+            memset(taken + source * RANDOM_KEYS + k, 1, length);
+            k += length;
+        }
+    return n;
+}
+
+static void random_plan_make(struct random_plan *r, uint64_t *seed)
+{
+    uint32_t n = 0;
+
+    r->p = (struct attn_plan){ .tile_q = GV_TILE_Q, .batch = 1, .list_heads = 1, .tiles = 2, .row = r->row, .entries = r->e };
+    r->p.mask = rnd_to(seed, 2) ? (struct attn_mask){ .kind = MASK_CAUSAL, .a = (int64_t)rnd_to(seed, 300) } : r->p.mask;
+    r->p.split = rnd_to(seed, 2) ? r->split : NULL;
+    for (int row = 0; row < 2; row++) {
+        uint8_t taken[2 * RANDOM_KEYS] = { 0 };
+        r->row[row] = n;
+        for (int part = 0; part < (r->p.split ? 2 : 1); part++) {
+            r->split[row] = n;
+            for (int masked = 0; masked < 2; masked++)
+                n += random_run(r->e + n, seed, &r->p.mask, row * GV_TILE_Q, masked, taken);
+        }
+    }
+    r->row[2] = n;
+}
+
+/* One thing goes wrong, or nothing that matters does. */
+static void random_plan_break(struct random_plan *r, uint64_t *seed)
+{
+    gv_kv_entry *e = &r->e[rnd_to(seed, r->row[2])], *other = &r->e[rnd_to(seed, r->row[2])];
+    const gv_kv_entry was = *e;
+
+    switch (rnd_to(seed, 5)) {
+    case 0: /* a bit: of the start, the length, the source or the flag */
+        *e ^= (uint32_t)1 << rnd_to(seed, 32);
+        break;
+    case 1: /* twice */
+        *e = *other;
+        break;
+    case 2:
+        *e = *other;
+        *other = was;
+        break;
+    case 3:
+        *e = GV_KV_PADDING;
+        break;
+    default: /* a little longer, or shorter */
+        *e = kv_entry(kv_start(*e), 1 + (uint32_t)rnd_to(seed, 64), kv_source(*e), kv_masked(*e));
+    }
+}
+
+/* What the header asks, entry by entry and pair by pair. */
+static bool is_as_it_should_be(const struct random_plan *r)
+{
+    for (int row = 0; row < 2; row++) {
+        uint8_t     count[2 * RANDOM_KEYS] = { 0 };
+        gv_kv_entry before = GV_KV_PADDING;
+        for (uint32_t at = r->row[row]; at < r->row[row + 1]; at++) {
+            const gv_kv_entry e = r->e[at];
+            if (r->p.split && at == r->split[row])
+                before = GV_KV_PADDING;
+            if (e == GV_KV_PADDING)
+                continue;
+            if (kv_source(e) > 1)
+                return false;
+            for (uint32_t k = kv_start(e); k < kv_start(e) + kv_length(e); k++) {
+                if (k >= RANDOM_KEYS || count[kv_source(e) * RANDOM_KEYS + k]++)
+                    return false;
+                for (int64_t q = row * GV_TILE_Q; q < RANDOM_QUERIES && q < (row + 1) * GV_TILE_Q && !kv_masked(e); q++)
+                    if (!gv_mask_allows(&r->p.mask, q, (int)kv_source(e), k))
+                        return false;
+            }
+            if (before != GV_KV_PADDING &&
+                (kv_masked(before) > kv_masked(e) ||
+                 (kv_masked(before) == kv_masked(e) &&
+                  (kv_source(before) > kv_source(e) ||
+                   (kv_source(before) == kv_source(e) && kv_start(before) > kv_start(e))))))
+                return false;
+            before = e;
+        }
+    }
+    return true;
+}
+
+static void check_refuses_what_a_count_of_every_key_refuses(void **state)
+{
+    const int64_t keys[] = { RANDOM_KEYS, RANDOM_KEYS };
+    uint64_t      seed = test_seed();
+    int           refused = 0, taken = 0;
+
+    (void)state;
+    for (int i = 0; i < 4000; i++) {
+        struct random_plan r = { 0 };
+        struct error       e = { 0 };
+        const uint64_t     began = seed;
+        do
+            random_plan_make(&r, &seed);
+        while (!r.row[2]);
+        if (gv_plan_check(&r.p, RANDOM_QUERIES, 2, keys, &e) != GV_OK)
+            fail_msg("list %d of seed %llu: %s", i, (unsigned long long)began, e.text);
+        for (int n = (int)rnd_to(&seed, 3); n >= 0; n--)
+            random_plan_break(&r, &seed);
+        const bool good = is_as_it_should_be(&r);
+        refused += !good;
+        taken += good;
+        if ((gv_plan_check(&r.p, RANDOM_QUERIES, 2, keys, &e) == GV_OK) != good)
+            fail_msg("list %d of seed %llu: \"%s\", and it is %s", i, (unsigned long long)began, e.text, good ? "right" : "wrong");
+    }
+    assert_true(refused > 1000 && taken > 300);
+}
+
 /* The rule, from the text of plan.h. */
 static void mask_rule_is_what_the_header_says(void **state)
 {
@@ -171,6 +306,7 @@ int main(void)
         cmocka_unit_test(an_entry_keeps_its_fields),
         cmocka_unit_test(check_refuses_what_would_be_wrong),
         cmocka_unit_test(check_refuses_rows_and_orders_that_are_not),
+        cmocka_unit_test(check_refuses_what_a_count_of_every_key_refuses),
         cmocka_unit_test(mask_rule_is_what_the_header_says),
         cmocka_unit_test(builder_writes_each_verdict_once_longest_rows_first),
     };
