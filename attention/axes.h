@@ -11,8 +11,8 @@
  *   - Order is not the business of the step that normalises and rotates: keys stay as the model made them, for a choice, a refresh or
  *     a sample reads them too, and a rotation depends on a token, not on its place in the sequence.
  *   - All batch rows of a call share a choice.
- *   - Lists are of tiles of 128 queries and the sampled ones are strewn: each gets a list of its own for the probe, with the mask
- *     worked in, and keys and values are copied into each order for it. A probe costs some 5% of a call, whatever its density.
+ *   - Lists are of tiles of 128 queries and the sampled ones are strewn over tiles and orders. So a probe reads every key where it
+ *     lies, with a mask that says which of the 64 queries read it: a pass of 64 queries for every 63 kinds of keys and each order.
  *   - On the CPU alone, as orders by head are; other devices refuse with UNSUPPORTED, in the dry run too.
  *
  * Sources: two orders: Xi et al. 2025, "Sparse VideoGen", section 4.1, with 64 rows for each step, layer and head; all six:
