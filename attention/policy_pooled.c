@@ -1,14 +1,14 @@
 /* The blocks whose mean key answers a tile's mean query best. With its options this is the choice of several methods:
  *   SpargeAttn   share=0.5,same=-0.1 (or mass=0.97,crossing=0,same=0.5): blocks whose tokens differ too much to be spoken for by
  *                their mean are always read, and such tiles read everything
- *   VSA, fine    share=0.125 over a layout in tiles of 4 x 4 x 4
- *   Jenga        share=0.2,mass=0.3,hilbert=1: what either keeps, of a curve through the clip; near=1
+ *   VSA, fine    share=0.125,order=2: a block is a box of 4 x 4 x 4, and two of them are a tile of queries
+ *   Jenga        share=0.2,mass=0.3,order=1,near=1: what either keeps, of a curve through the clip
  * Sources: Zhang et al. 2025 (SpargeAttn), Zhang et al. 2025 (VSA), Zhang et al. 2025 (Jenga); their code as described in each
  * paper. Not subtracting K's mean first: it moves all scores of a row alike. */
 #include "attention/policy.h"
 #include "attention/select.h"
 
-enum { SHARE, MASS, CROSSING, SAME, FIRST, LAST, NEAR, HILBERT };
+enum { SHARE, MASS, CROSSING, SAME, FIRST, LAST, NEAR, ORDER };
 static const struct policy_option options[] = {
     { "share", "share of the blocks to keep; 0 = not by share", 0.5, 0, 1 },
     { "mass", "share of the scores' sum to keep; 0 = not by mass", 0, 0, 1 },
@@ -17,13 +17,16 @@ static const struct policy_option options[] = {
     { "first", "first blocks, always kept", 0, 0, 1e6 },
     { "last", "last blocks, always kept", 0, 0, 1e6 },
     { "near", "blocks on either side of the tile's own, always kept with it; -1 = none", -1, -1, 1e6 },
-    { "hilbert", "1: tokens along a Hilbert curve, so that a block is a compact piece of the clip", 0, 0, 1 },
+    { "order", "so that a block is a compact piece of the clip: 1: along a Hilbert curve, 2: in boxes of 4 x 4 x 4; 0 = raster", 0, 0,
+      2 },
     { 0 },
 };
 
 static gv_status order(struct attn_layout *l, const double *value, struct error *e)
 {
-    return value[HILBERT] != 0 ? gv_layout_hilbert(l, e) : GV_OK;
+    enum { HILBERT = 1, BOXES };
+
+    return value[ORDER] >= BOXES ? gv_layout_tiles(l, 4, 4, 4, e) : value[ORDER] >= HILBERT ? gv_layout_hilbert(l, e) : GV_OK;
 }
 
 static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct tensor k, const double *value)

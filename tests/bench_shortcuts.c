@@ -62,7 +62,7 @@ static const struct suite {
         "pooled:share=0.1",
         "pooled:share=0.25,dense_steps=1",
         "pooled:share=0.25,dense_steps=2",
-        "pooled:share=0.25,hilbert=1",
+        "pooled:share=0.25,order=1",
         "pooled:share=0.5,same=0.3",
         "antidiagonal:mass=0.9",
         "antidiagonal:mass=0.7",

@@ -563,6 +563,173 @@ static void chunk_scores_are_length_normalised(void **state)
     }
 }
 
+/* ---- methods, by the options that their text names, over the clip's places ---- */
+
+enum { CLIP_T = 8, CLIP_H = 8, CLIP_W = 12, CLIP = CLIP_T * CLIP_H * CLIP_W, CLIP_D = 16 };
+
+/* What a method keeps for a tile, from block means in float64; score [CLIP / 64] are its softmax. */
+struct method {
+    const char *text;
+    void (*keep)(uint8_t *keep, const double *score, const double *q_same, const double *k_same, int tile);
+};
+
+static void best(uint8_t *keep, const double *score, int n)
+{
+    for (; n > 0; n--) {
+        int at = -1;
+        for (int i = 0; i < CLIP / 64; i++)
+            if (!keep[i] && (at < 0 || score[i] > score[at]))
+                at = i;
+        keep[at] = 1;
+    }
+}
+
+static void best_mass(uint8_t *keep, const double *score, double mass, bool crossing)
+{
+    uint8_t mine[CLIP / 64] = { 0 };
+    double  all = 0, sum = 0;
+
+    for (int i = 0; i < CLIP / 64; i++)
+        all += score[i];
+    for (int n = 1; n <= CLIP / 64; n++) {
+        uint8_t next[CLIP / 64] = { 0 };
+        double  with = 0;
+        best(next, score, n);
+        for (int i = 0; i < CLIP / 64; i++)
+            with += next[i] ? score[i] : 0;
+        if (n > 1 && (crossing ? sum >= mass * all : with > mass * all))
+            break;
+        memcpy(mine, next, sizeof mine);
+        sum = with;
+    }
+    for (int i = 0; i < CLIP / 64; i++)
+        keep[i] |= mine[i];
+}
+
+static void sparge_keeps(uint8_t *keep, const double *score, const double *q_same, const double *k_same, int tile)
+{
+    double left[CLIP / 64];
+
+    for (int i = 0; i < CLIP / 64; i++) {
+        keep[i] = q_same[tile] <= 0.04 || k_same[i] <= 0.04;
+        left[i] = k_same[i] <= 0.04 ? 0 : score[i];
+    }
+    best_mass(keep, left, 0.6, false);
+}
+
+static void vsa_keeps(uint8_t *keep, const double *score, const double *q_same, const double *k_same, int tile)
+{
+    (void)q_same, (void)k_same, (void)tile;
+    best(keep, score, 3); /* a quarter of 12 */
+}
+
+static void jenga_keeps(uint8_t *keep, const double *score, const double *q_same, const double *k_same, int tile)
+{
+    (void)q_same, (void)k_same;
+    best(keep, score, 2); /* a tenth of 12, and what is begun */
+    best_mass(keep, score, 0.5, true);
+    for (int i = 0; i < CLIP / 64; i++)
+        keep[i] |= i == 0 || (i >= 2 * tile - 1 && i <= 2 * tile + 2);
+}
+
+/* The block of the method's order that a token of the clip lies in, from its place alone for the boxes. */
+static int block_of(const struct attn_layout *l, int64_t n, bool boxes)
+{
+    const struct attn_position p = l->position[n];
+
+    return boxes ? (p.t / 4 * (CLIP_H / 4) + p.h / 4) * (CLIP_W / 4) + p.w / 4 : (int)(n / 64);
+}
+
+static double cosine_of_mean(const double *sum, double n)
+{
+    double square = 0;
+
+    for (int d = 0; d < CLIP_D; d++)
+        square += sum[d] * sum[d];
+    return square / (n * n);
+}
+
+static void expect_method(const struct method *m, struct scored *s, const struct attn_layout *l, const struct attn_plan *p, int64_t h)
+{
+    const bool boxes = strstr(m->text, "order=2") != NULL;
+    double     q[CLIP / 128][CLIP_D] = { 0 }, k[CLIP / 64][CLIP_D] = { 0 }, q_way[CLIP / 128][CLIP_D] = { 0 },
+           k_way[CLIP / 64][CLIP_D] = { 0 }, q_same[CLIP / 128], k_same[CLIP / 64];
+
+    for (int64_t n = 0; n < CLIP; n++) {
+        const int block = block_of(l, n, boxes);
+        double    qq = 0, kk = 0;
+        for (int64_t d = 0; d < CLIP_D; d++) {
+            qq += pow((double)get(s->c.q, 1, n, h, d), 2);
+            kk += pow((double)get(s->c.k, 1, n, h / 2, d), 2);
+        }
+        for (int64_t d = 0; d < CLIP_D; d++) {
+            q[block / 2][d] += (double)get(s->c.q, 1, n, h, d) / 128;
+            k[block][d] += (double)get(s->c.k, 1, n, h / 2, d) / 64;
+            q_way[block / 2][d] += (double)get(s->c.q, 1, n, h, d) / sqrt(qq);
+            k_way[block][d] += (double)get(s->c.k, 1, n, h / 2, d) / sqrt(kk);
+        }
+    }
+    for (int i = 0; i < CLIP / 64; i++) {
+        k_same[i] = cosine_of_mean(k_way[i], 64);
+        q_same[i / 2] = cosine_of_mean(q_way[i / 2], 128);
+    }
+    for (int tile = 0; tile < CLIP / 128; tile++) {
+        const int64_t row = (4 + h) * (CLIP / 128) + tile;
+        double        score[CLIP / 64];
+        uint8_t       keep[CLIP / 64] = { 0 };
+        for (int i = 0; i < CLIP / 64; i++) {
+            score[i] = 0;
+            for (int d = 0; d < CLIP_D; d++)
+                score[i] += q[tile][d] * k[i][d] / sqrt(CLIP_D);
+            score[i] = exp(score[i]);
+        }
+        m->keep(keep, score, q_same, k_same, tile);
+        for (int64_t n = 0; n < CLIP; n++) {
+            bool reads = false;
+            for (uint32_t at = p->row[row]; at < p->row[row + 1]; at++)
+                reads |= n >= kv_start(p->entries[at]) && n < kv_start(p->entries[at]) + kv_length(p->entries[at]);
+            if (reads != keep[block_of(l, n, boxes)])
+                fail_msg("%s: head %d, tile %d, token %d: %d", m->text, (int)h, tile, (int)n, reads);
+        }
+    }
+}
+
+static void pooled_methods_keep_what_their_papers_say(void **state)
+{
+    static const struct method methods[] = {
+        { "pooled:share=0,mass=0.6,crossing=0,same=0.04", sparge_keeps },
+        { "pooled:share=0.25,order=2", vsa_keeps },
+        { "pooled:share=0.1,mass=0.5,order=1,near=1,first=1", jenga_keeps },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        const struct attn_policy *policy;
+        double                    value[GV_POLICY_OPTIONS];
+        struct attn_layout        l;
+        struct attn_plan          p;
+        struct scored             s;
+        struct error              e = { 0 };
+        uint64_t                  at = seed + i;
+        scored_make(&s, CLIP, CLIP, 4, 2, CLIP_D, 64, &at);
+        for (int64_t n = 0; n < CLIP; n++) /* blocks differ, in means and in how alike their tokens are */
+            for (int64_t h = 0; h < 4; h++)
+                for (int64_t d = 0; d < CLIP_D; d++) {
+                    set(s.c.q, 1, n, h, d, get(s.c.q, 1, n, h, d) + (n < 128 ? 0 : (float)((n / 100 + d + h) % 3) * 0.5f)); /* the first tile speaks for nobody */
+                    if (h < 2)
+                        set(s.c.k, 1, n, h, d, get(s.c.k, 1, n, h, d) + (float)((n / 50 * 7 + d) % 5) * 0.2f * (float)(n / 64 % 3));
+                }
+        assert_int_equal(gv_policy_parse(methods[i].text, &policy, value, &e), GV_OK);
+        assert_int_equal(gv_layout_grid(&l, 0, CLIP_T, CLIP_H, CLIP_W, &e), GV_OK);
+        assert_int_equal(policy->order(&l, value, &e), GV_OK);
+        scored_plan(&s, &p, methods[i].text);
+        for (int64_t h = 0; h < 4; h++)
+            expect_method(&methods[i], &s, &l, &p, h);
+        gv_layout_free(&l);
+        scored_free(&s);
+    }
+}
+
 static void chunks_of_one_block_are_pooled(void **state)
 {
     struct scored    s;
@@ -749,6 +916,7 @@ int main(void)
         cmocka_unit_test(forced_and_unlike_blocks_are_read_by_every_tile),
         cmocka_unit_test(vertical_slash_reads_its_lines),
         cmocka_unit_test(chunk_scores_are_length_normalised),
+        cmocka_unit_test(pooled_methods_keep_what_their_papers_say),
         cmocka_unit_test(chunks_of_one_block_are_pooled),
         cmocka_unit_test(exact_keeps_the_best_blocks),
         cmocka_unit_test(flexprefill_switches_as_its_text_says),

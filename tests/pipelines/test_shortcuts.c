@@ -189,7 +189,7 @@ static void another_order_of_tokens_is_the_same_clip(void **state)
 
     (void)state;
     static const char *const orders[] = { "attention=bands:temporal=1,keep=1 verify=on",
-                                          "attention=pooled:share=1,hilbert=1 verify=on" };
+                                          "attention=pooled:share=1,order=1 verify=on" };
     for (int i = 0; i < 2; i++) {
         must(&t, orders[i], 2, "f32");
         assert_true(number(&t, "attention", "density") == 1);
