@@ -14,7 +14,8 @@ static const struct policy_option common[] = {
     { "drift", "and when the mean query or key has moved by more than this share; -1 = off", -1, -1, 1e6 },
     { "across", "one of n layers chooses, those behind it take its choice", 1, 1, 1000 },
     { "axes",
-      "fixed policies: each head in the order of time, height and width, of n, that 64 queries find best (2: frames or places first)",
+      "fixed policies: each head in the order of time, height and width, of n, that 64 queries find best (2: frames or places "
+      "first)",
       1, 1, GV_AXES },
     { "at", "and in these steps, counted from 1: at=10+30", 0, 1, 1000 },
     { 0 },
@@ -28,8 +29,8 @@ static const struct policy_option flashblock_options[] = {
     { "commit", "1: the pass that writes a block's keys reuses too, as the released code does", 0, 0, 1 },
     { "cos", "calibration: heads whose history's output keeps less cosine than this read it anew", 0.85, -1, 1 },
     { "lse", "calibration: and those whose LSE moves by more", 0.05, 0, 1e6 },
-    { "dirty", "a layer reads it anew when so many of the block's tokens have changed since; 0 = always, -1 = not by that", -1, -1,
-      1 << 22 },
+    { "dirty", "a layer reads it anew when so many of the block's tokens have changed since; 0 = always, -1 = not by that", -1,
+      -1, 1 << 22 },
     { "changed", "a token has changed when its query moved by more than this share", 0.5, 0, 1e6 },
     { 0 },
 };

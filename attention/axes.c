@@ -50,8 +50,8 @@ struct probe {
     struct attn_call call;  /* q [B, n, A, D], the keys and values of the call that is probed */
     const float     *exact; /* [B, n, A, Dv] */
     int64_t          tokens;
-    uint64_t        *readers, *kinds; /* [tokens]: bit i: query i reads the token's key; all that occur, ascending, without none */
-    gv_kv_entry     *entries;         /* every block, masked */
+    uint64_t    *readers, *kinds; /* [tokens]: bit i: query i reads the token's key; all that occur, ascending, without none */
+    gv_kv_entry *entries;         /* every block, masked */
 };
 
 /* p->readers of a list head's row of the plan, in an order; place[token] is where the order has it. */
@@ -166,7 +166,8 @@ static void probe_order(struct run *r, const struct attn_axes *x, int axes, cons
     const int32_t      *order = x->order + axes * x->tokens;
     const int64_t       B = p->call.q.dim[0], Dv = p->call.source[0].v.dim[3], heads = x->heads / plan->list_heads;
     int32_t            *place = gv_scratch_bytes(r, (size_t)x->tokens * sizeof *place);
-    struct attn_partial out = { gv_scratch(r, GV_F32, 4, DIMS(B, p->n, heads, Dv)), gv_scratch(r, GV_F32, 3, DIMS(B, heads, p->n)) };
+    struct attn_partial out = { gv_scratch(r, GV_F32, 4, DIMS(B, p->n, heads, Dv)),
+                                gv_scratch(r, GV_F32, 3, DIMS(B, heads, p->n)) };
 
     for (int64_t n = 0; !dry && n < x->tokens; n++)
         place[order[n]] = (int32_t)n;

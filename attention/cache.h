@@ -20,7 +20,18 @@
 
 #include "core/ops.h"
 
-enum kept { KEPT_K, KEPT_V, KEPT_OUT, KEPT_LSE, KEPT_RESIDUAL, KEPT_INDICATOR, KEPT_CHOICE, KEPT_MEAN_Q, KEPT_MEAN_K, KEPT_QUERY };
+enum kept {
+    KEPT_K,
+    KEPT_V,
+    KEPT_OUT,
+    KEPT_LSE,
+    KEPT_RESIDUAL,
+    KEPT_INDICATOR,
+    KEPT_CHOICE,
+    KEPT_MEAN_Q,
+    KEPT_MEAN_K,
+    KEPT_QUERY
+};
 
 struct cache_key {
     int       layer, stream;

@@ -17,8 +17,8 @@ static const struct policy_option options[] = {
     { "first", "first blocks, always kept", 0, 0, 1e6 },
     { "last", "last blocks, always kept", 0, 0, 1e6 },
     { "near", "blocks on either side of the tile's own, always kept with it; -1 = none", -1, -1, 1e6 },
-    { "order", "so that a block is a compact piece of the clip: 1: along a Hilbert curve, 2: in boxes of 4 x 4 x 4; 0 = raster", 0, 0,
-      2 },
+    { "order", "so that a block is a compact piece of the clip: 1: along a Hilbert curve, 2: in boxes of 4 x 4 x 4; 0 = raster",
+      0, 0, 2 },
     { 0 },
 };
 

@@ -306,7 +306,7 @@ char *gv_shortcuts_json(void)
         append(list, "cache", gv_step_methods()[i]->name, gv_step_methods()[i]->help, gv_step_methods()[i]->options);
     for (const struct partial_method *m = gv_partial_methods(); m->name; m++)
         append(list, "cache", m->name, m->help, m->options);
-    char *text = json_dumps(list, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    char *text = json_dumps(list, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(list);
     return text;
 }

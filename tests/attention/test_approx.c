@@ -924,7 +924,8 @@ static void a_dry_run_knows_the_memory(void **state)
         struct attn_approx a;
         struct error       e = { 0 };
         struct attn_layout l;
-        scene_open(&s, causal ? "pooled:share=0.3" : asked[i][0], causal ? "flashblock:dirty=301" : asked[i][1], 2, causal ? 400 : 0, 2);
+        scene_open(&s, causal ? "pooled:share=0.3" : asked[i][0], causal ? "flashblock:dirty=301" : asked[i][1], 2,
+                   causal ? 400 : 0, 2);
         assert_int_equal(gv_device_null(&null, s.device, &e), GV_OK);
         assert_int_equal(gv_run_open(&dry, null, GV_F32, 0, &e), GV_OK);
         assert_int_equal(gv_approx_open(&a, &s.config, NULL, null, &(struct approx_shape){ 2, 1, causal }, &e), GV_OK);

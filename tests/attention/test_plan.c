@@ -117,7 +117,8 @@ static uint32_t random_run(gv_kv_entry *e, uint64_t *seed, const struct attn_mas
     uint32_t n = 0;
 
     for (uint32_t source = 0; source < 2; source++)
-        for (uint32_t k = (uint32_t)rnd_to(seed, 90); k < RANDOM_KEYS && n < RANDOM_ENTRIES / 5; k += (uint32_t)rnd_to(seed, 90)) {
+        for (uint32_t k = (uint32_t)rnd_to(seed, 90); k < RANDOM_KEYS && n < RANDOM_ENTRIES / 5;
+             k += (uint32_t)rnd_to(seed, 90)) {
             uint32_t length = 1 + (uint32_t)rnd_to(seed, 64);
             for (uint32_t i = 0; i < length; i++)
                 if (k + i >= RANDOM_KEYS || taken[source * RANDOM_KEYS + k + i] ||
@@ -153,23 +154,17 @@ static void random_plan_make(struct random_plan *r, uint64_t *seed)
 /* One thing goes wrong, or nothing that matters does. */
 static void random_plan_break(struct random_plan *r, uint64_t *seed)
 {
-    gv_kv_entry *e = &r->e[rnd_to(seed, r->row[2])], *other = &r->e[rnd_to(seed, r->row[2])];
+    gv_kv_entry      *e = &r->e[rnd_to(seed, r->row[2])], *other = &r->e[rnd_to(seed, r->row[2])];
     const gv_kv_entry was = *e;
 
     switch (rnd_to(seed, 5)) {
-    case 0: /* a bit: of the start, the length, the source or the flag */
-        *e ^= (uint32_t)1 << rnd_to(seed, 32);
-        break;
-    case 1: /* twice */
-        *e = *other;
-        break;
+    case 0: /* a bit: of the start, the length, the source or the flag */ *e ^= (uint32_t)1 << rnd_to(seed, 32); break;
+    case 1: /* twice */ *e = *other; break;
     case 2:
         *e = *other;
         *other = was;
         break;
-    case 3:
-        *e = GV_KV_PADDING;
-        break;
+    case 3: *e = GV_KV_PADDING; break;
     default: /* a little longer, or shorter */
         *e = kv_entry(kv_start(*e), 1 + (uint32_t)rnd_to(seed, 64), kv_source(*e), kv_masked(*e));
     }
@@ -199,8 +194,7 @@ static bool is_as_it_should_be(const struct random_plan *r)
             if (before != GV_KV_PADDING &&
                 (kv_masked(before) > kv_masked(e) ||
                  (kv_masked(before) == kv_masked(e) &&
-                  (kv_source(before) > kv_source(e) ||
-                   (kv_source(before) == kv_source(e) && kv_start(before) > kv_start(e))))))
+                  (kv_source(before) > kv_source(e) || (kv_source(before) == kv_source(e) && kv_start(before) > kv_start(e))))))
                 return false;
             before = e;
         }
@@ -230,7 +224,8 @@ static void check_refuses_what_a_count_of_every_key_refuses(void **state)
         refused += !good;
         taken += good;
         if ((gv_plan_check(&r.p, RANDOM_QUERIES, 2, keys, &e) == GV_OK) != good)
-            fail_msg("list %d of seed %llu: \"%s\", and it is %s", i, (unsigned long long)began, e.text, good ? "right" : "wrong");
+            fail_msg("list %d of seed %llu: \"%s\", and it is %s", i, (unsigned long long)began, e.text,
+                     good ? "right" : "wrong");
     }
     assert_true(refused > 1000 && taken > 300);
 }

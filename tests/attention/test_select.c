@@ -649,11 +649,12 @@ static double cosine_of_mean(const double *sum, double n)
     return square / (n * n);
 }
 
-static void expect_method(const struct method *m, struct scored *s, const struct attn_layout *l, const struct attn_plan *p, int64_t h)
+static void expect_method(const struct method *m, struct scored *s, const struct attn_layout *l, const struct attn_plan *p,
+                          int64_t h)
 {
     const bool boxes = strstr(m->text, "order=2") != NULL;
     double     q[CLIP / 128][CLIP_D] = { 0 }, k[CLIP / 64][CLIP_D] = { 0 }, q_way[CLIP / 128][CLIP_D] = { 0 },
-           k_way[CLIP / 64][CLIP_D] = { 0 }, q_same[CLIP / 128], k_same[CLIP / 64];
+                    k_way[CLIP / 64][CLIP_D] = { 0 }, q_same[CLIP / 128], k_same[CLIP / 64];
 
     for (int64_t n = 0; n < CLIP; n++) {
         const int block = block_of(l, n, boxes);
@@ -715,9 +716,12 @@ static void pooled_methods_keep_what_their_papers_say(void **state)
         for (int64_t n = 0; n < CLIP; n++) /* blocks differ, in means and in how alike their tokens are */
             for (int64_t h = 0; h < 4; h++)
                 for (int64_t d = 0; d < CLIP_D; d++) {
-                    set(s.c.q, 1, n, h, d, get(s.c.q, 1, n, h, d) + (n < 128 ? 0 : (float)((n / 100 + d + h) % 3) * 0.5f)); /* the first tile speaks for nobody */
+                    set(s.c.q, 1, n, h, d,
+                        get(s.c.q, 1, n, h, d) +
+                            (n < 128 ? 0 : (float)((n / 100 + d + h) % 3) * 0.5f)); /* the first tile speaks for nobody */
                     if (h < 2)
-                        set(s.c.k, 1, n, h, d, get(s.c.k, 1, n, h, d) + (float)((n / 50 * 7 + d) % 5) * 0.2f * (float)(n / 64 % 3));
+                        set(s.c.k, 1, n, h, d,
+                            get(s.c.k, 1, n, h, d) + (float)((n / 50 * 7 + d) % 5) * 0.2f * (float)(n / 64 % 3));
                 }
         assert_int_equal(gv_policy_parse(methods[i].text, &policy, value, &e), GV_OK);
         assert_int_equal(gv_layout_grid(&l, 0, CLIP_T, CLIP_H, CLIP_W, &e), GV_OK);
