@@ -61,7 +61,12 @@ static gv_status set_option(const struct policy_option *options, const char *own
     for (int i = 0; eq && options[i].name; i++)
         if (strlen(options[i].name) == (size_t)(eq - text) && !memcmp(options[i].name, text, (size_t)(eq - text)))
             return gv_policy_option(&options[i], owner, eq + 1, (size_t)(text + n - eq - 1), &value[i], e);
-    return gv_fail(e, GV_ERR_ARGUMENT, "%s has no option \"%.*s\"", owner, (int)n, text);
+    char names[256] = "";
+    for (int i = 0; options[i].name; i++) {
+        strncat(names, i ? ", " : "; there are: ", sizeof names - strlen(names) - 1);
+        strncat(names, options[i].name, sizeof names - strlen(names) - 1);
+    }
+    return gv_fail(e, GV_ERR_ARGUMENT, "%s has no option \"%.*s\"%s", owner, (int)n, text, names);
 }
 
 gv_status gv_policy_values(const struct policy_option *options, const char *owner, const char *text, double *value,

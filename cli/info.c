@@ -212,6 +212,9 @@ static void print_grid(const json_t *grid)
                json_number_value(json_object_get(r, "attend_ms")), json_number_value(json_object_get(r, "gflops")),
                json_number_value(json_object_get(r, "times_dense")));
     }
+    const json_int_t left = json_integer_value(json_object_get(grid, "left_out"));
+    if (left)
+        printf("%lld more, of lengths up to 131072, would have taken longer than asked: --seconds 600\n", (long long)left);
 }
 
 static int bench_attention(struct cli_open *c, const struct cli_args *a)

@@ -248,9 +248,10 @@ static void say_receipt(struct video *v, const json_t *receipt)
                 json_number_value(json_object_get(attention, "seconds_saved")),
                 (long long)json_integer_value(json_object_get(attention, "samples")), random);
     if (steps)
-        cli_say(p, "receipt: %lld of %lld steps were skipped, which saved %.2f s",
+        cli_say(p, "receipt: %lld of %lld steps were skipped (%s), which saved %.2f s",
                 (long long)json_integer_value(json_object_get(steps, "skipped")),
                 (long long)json_integer_value(json_object_get(steps, "steps")),
+                json_string_value(json_object_get(steps, "schedule")),
                 json_number_value(json_object_get(steps, "seconds_saved")));
     if (json_object_get(receipt, "velocity_error"))
         cli_say(p, "receipt: the velocity's relative error is %.3g; a step drifts by %.3g of the latents%s",

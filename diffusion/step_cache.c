@@ -42,11 +42,11 @@ static gv_status mag_open(struct step_cache *s, struct error *e)
 static bool mag_skips(struct step_cache *s, double change)
 {
     (void)change;
-    if (warm(s, s->value[MAG_KEEP] * s->steps))
+    if (warm(s, s->asked.value[MAG_KEEP] * s->steps))
         return false;
     s->product *= s->ratio[resampled(s->step, s->steps, s->n_ratio)];
     s->sum += fabs(1 - s->product);
-    if (s->run < (int)s->value[MAG_RUN] && s->sum < s->value[MAG_THR])
+    if (s->run < (int)s->asked.value[MAG_RUN] && s->sum < s->asked.value[MAG_THR])
         return true;
     s->product = 1;
     s->sum = 0;
@@ -66,14 +66,14 @@ static gv_status tea_open(struct step_cache *s, struct error *e)
         return gv_fail(
             e, GV_ERR_ARGUMENT,
             "cache teacache: its polynomials are known for Wan 2.1 1.3B and 14B; easycache and firstblock need none");
-    if (s->value[TEA_THR] < 0)
-        s->value[TEA_THR] = s->data->tea_threshold;
+    if (s->asked.value[TEA_THR] < 0)
+        s->asked.value[TEA_THR] = s->data->tea_threshold;
     return GV_OK;
 }
 
 static bool tea_skips(struct step_cache *s, double change)
 {
-    const bool    ret = s->value[TEA_PROJECTED] != 0;
+    const bool    ret = s->asked.value[TEA_PROJECTED] != 0;
     const double *poly = s->data->poly[ret];
     double        moved = 0;
 
@@ -84,7 +84,7 @@ static bool tea_skips(struct step_cache *s, double change)
     for (int i = 0; i < 5; i++)
         moved = moved * change + poly[i];
     s->sum += moved;
-    if (s->sum < s->value[TEA_THR])
+    if (s->sum < s->asked.value[TEA_THR])
         return true;
     s->sum = 0;
     return false;
@@ -100,9 +100,10 @@ static const struct policy_option first_options[] = {
 
 static bool first_skips(struct step_cache *s, double change)
 {
-    const int most = (int)s->value[FIRST_RUN];
+    const int most = (int)s->asked.value[FIRST_RUN];
 
-    return !warm(s, s->value[FIRST_WARM]) && change >= 0 && change < s->value[FIRST_THR] && (!most || s->run < most);
+    return !warm(s, s->asked.value[FIRST_WARM]) && change >= 0 && change < s->asked.value[FIRST_THR] &&
+           (!most || s->run < most);
 }
 
 enum { EASY_THR, EASY_WARM };
@@ -115,54 +116,118 @@ static const struct policy_option easy_options[] = {
 /* k: how much the output changed for a change of the input, over the last two computed steps. Zhou et al. 2025, eq. 4 and 5. */
 static bool easy_skips(struct step_cache *s, double change)
 {
-    if (warm(s, s->value[EASY_WARM]) || s->step == s->steps - 1 || change < 0 || s->k <= 0) {
+    if (warm(s, s->asked.value[EASY_WARM]) || s->step == s->steps - 1 || change < 0 || s->k <= 0) {
         s->sum = 0;
         return false;
     }
     s->sum += s->k * change;
-    if (s->sum < s->value[EASY_THR])
+    if (s->sum < s->asked.value[EASY_THR])
         return true;
     s->sum = 0;
     return false;
 }
 
-static const struct step_method magcache = {
-    "magcache", "skip by a table of how much the blocks' part shrinks from step to step", mag_options, SIGNAL_STEP, mag_open,
-    mag_skips
-};
-static const struct step_method teacache = { "teacache",  "skip by the change of the time's embedding (Wan 2.1 1.3B and 14B)",
-                                             tea_options, SIGNAL_TIME,
-                                             tea_open,    tea_skips };
-static const struct step_method firstblock = { "firstblock",  "skip the other blocks where the first one does what it did",
-                                               first_options, SIGNAL_FIRST_BLOCK,
-                                               NULL,          first_skips };
-static const struct step_method easycache = { "easycache",  "skip by the change of the latents",
-                                              easy_options, SIGNAL_LATENTS,
-                                              NULL,         easy_skips };
-static bool                     never_skips(struct step_cache *s, double change)
+static gv_status schedule_open(struct step_cache *s, struct error *e)
+{
+    const size_t n = strlen(s->asked.list);
+
+    return n == (size_t)s->steps
+               ? GV_OK
+               : gv_fail(e, GV_ERR_ARGUMENT, "cache schedule: a list of %zu steps for a clip of %d", n, s->steps);
+}
+
+static bool schedule_skips(struct step_cache *s, double change)
+{
+    (void)change;
+    return s->asked.list[s->step] == '0';
+}
+
+static bool never_skips(struct step_cache *s, double change)
 {
     (void)s, (void)change;
     return false;
 }
-static const struct policy_option no_options[] = { { 0 } };
-const struct step_method          gv_step_measure = { "measure", "", no_options, SIGNAL_STEP, NULL, never_skips };
 
-static const struct step_method *const methods[] = { &magcache, &easycache, &teacache, &firstblock, NULL };
+static const struct policy_option no_options[] = { { 0 } };
+
+static const struct step_method magcache = {
+    .name = "magcache",
+    .help = "skip by a table of how much the blocks' part shrinks from step to step",
+    .options = mag_options,
+    .signal = SIGNAL_STEP,
+    .open = mag_open,
+    .skips = mag_skips,
+};
+static const struct step_method teacache = {
+    .name = "teacache",
+    .help = "skip by the change of the time's embedding (Wan 2.1 1.3B and 14B)",
+    .options = tea_options,
+    .signal = SIGNAL_TIME,
+    .open = tea_open,
+    .skips = tea_skips,
+};
+static const struct step_method firstblock = {
+    .name = "firstblock",
+    .help = "skip the other blocks where the first one does what it did",
+    .options = first_options,
+    .signal = SIGNAL_FIRST_BLOCK,
+    .skips = first_skips,
+};
+static const struct step_method easycache = {
+    .name = "easycache",
+    .help = "skip by the change of the latents",
+    .options = easy_options,
+    .signal = SIGNAL_LATENTS,
+    .skips = easy_skips,
+};
+static const struct step_method schedule = {
+    .name = "schedule",
+    .help = "compute the steps marked 1, as schedule:11110101 does; the receipt of another method shows such a list",
+    .options = no_options,
+    .signal = SIGNAL_STEP,
+    .open = schedule_open,
+    .skips = schedule_skips,
+    .listed = true,
+};
+const struct step_method gv_step_measure = {
+    .name = "measure",
+    .help = "",
+    .options = no_options,
+    .signal = SIGNAL_STEP,
+    .skips = never_skips,
+};
+
+static const struct step_method *const methods[] = { &magcache, &easycache, &teacache, &firstblock, &schedule, NULL };
 
 const struct step_method *const *gv_step_methods(void)
 {
     return methods;
 }
 
-gv_status gv_step_parse(const char *text, const struct step_method **m, double *value, struct error *e)
+/* ":1101" into list; the first step has nothing to repeat. */
+static gv_status read_list(char list[GV_STEP_STEPS + 1], const char *text, struct error *e)
+{
+    const size_t n = *text == ':' ? strspn(text + 1, "01") : 0;
+
+    if (n == 0 || n > GV_STEP_STEPS || text[1 + n] || text[1] != '1')
+        return gv_fail(e, GV_ERR_ARGUMENT,
+                       "cache schedule%.64s: expected a 1 (computed) or 0 for each step, up to %d, the first of them 1: "
+                       "schedule:11110101",
+                       text, GV_STEP_STEPS);
+    memcpy(list, text + 1, n + 1);
+    return GV_OK;
+}
+
+gv_status gv_step_parse(struct step_choice *c, const char *text, struct error *e)
 {
     const size_t n = strcspn(text, ":");
 
-    *m = NULL;
+    c->method = NULL;
     for (int i = 0; methods[i]; i++)
         if (strlen(methods[i]->name) == n && !memcmp(methods[i]->name, text, n)) {
-            *m = methods[i];
-            return gv_policy_values((*m)->options, (*m)->name, text + n, value, e);
+            c->method = methods[i];
+            return c->method->listed ? read_list(c->list, text + n, e)
+                                     : gv_policy_values(c->method->options, c->method->name, text + n, c->value, e);
         }
     return GV_OK;
 }
@@ -172,8 +237,8 @@ gv_status gv_step_parse(const char *text, const struct step_method **m, double *
 gv_status gv_step_open(struct step_cache *s, struct device *d, struct error *e)
 {
     TRY(gv_cache_open(&s->kept, d, SIZE_MAX, e));
-    if (s->method->open)
-        TRY(s->method->open(s, e));
+    if (s->asked.method->open)
+        TRY(s->asked.method->open(s, e));
     gv_step_begin_block(s);
     return GV_OK;
 }
@@ -195,7 +260,7 @@ void gv_step_close(struct step_cache *s)
 /* The step's verdict, once. */
 static bool decide(struct run *r, struct step_cache *s, double change)
 {
-    const bool skip = s->method->skips(s, change);
+    const bool skip = s->asked.method->skips(s, change);
 
     s->skip = skip && !gv_device_is_null(r->device) && gv_run_ready(r);
     s->run = s->skip ? s->run + 1 : 0;
@@ -283,15 +348,15 @@ static bool add_residual(struct run *r, struct step_cache *s, struct tensor x)
 
 bool gv_step_blocks(struct run *r, struct step_cache *s, struct tensor x, struct tensor time, struct tensor projected)
 {
-    if (!s || s->method->signal == SIGNAL_LATENTS)
+    if (!s || s->asked.method->signal == SIGNAL_LATENTS)
         return false;
     s->begin = gv_scratch(r, GV_F32, 2, x.dim);
     gv_copy(r, s->begin, x);
-    if (s->method->signal == SIGNAL_FIRST_BLOCK)
+    if (s->asked.method->signal == SIGNAL_FIRST_BLOCK)
         return false;
-    if (s->method->signal == SIGNAL_STEP)
+    if (s->asked.method->signal == SIGNAL_STEP)
         return decide(r, s, -1) && add_residual(r, s, x);
-    const struct tensor signal = slice(s->value[TEA_PROJECTED] != 0 ? projected : time, 0, 0, 1);
+    const struct tensor signal = slice(s->asked.value[TEA_PROJECTED] != 0 ? projected : time, 0, 0, 1);
     decide(r, s, change_since(r, s, SLOT_SIGNAL, signal));
     gv_cache_put(r, s->kept, key_of(SLOT_SIGNAL), signal);
     return add_residual(r, s, x);
@@ -299,7 +364,7 @@ bool gv_step_blocks(struct run *r, struct step_cache *s, struct tensor x, struct
 
 bool gv_step_first_block(struct run *r, struct step_cache *s, struct tensor x)
 {
-    if (!s || s->method->signal != SIGNAL_FIRST_BLOCK)
+    if (!s || s->asked.method->signal != SIGNAL_FIRST_BLOCK)
         return false;
     gv_lincomb(r, s->begin, 2, (struct lincomb_term[]){ { 1, x }, { -1, s->begin } });
     decide(r, s, change_since(r, s, SLOT_SIGNAL, s->begin));
@@ -311,7 +376,7 @@ bool gv_step_first_block(struct run *r, struct step_cache *s, struct tensor x)
 
 void gv_step_blocks_end(struct run *r, struct step_cache *s, struct tensor x)
 {
-    if (s && s->method->signal != SIGNAL_LATENTS)
+    if (s && s->asked.method->signal != SIGNAL_LATENTS)
         keep_residual(r, s, x);
 }
 
@@ -381,7 +446,7 @@ static void forward_on_latents(struct run *r, const struct dit *m, const struct 
 
 void gv_step_forward(struct run *r, const struct dit *m, const struct dit_prepared *p, const struct dit_call *call)
 {
-    if (call->steps && call->steps->method->signal == SIGNAL_LATENTS)
+    if (call->steps && call->steps->asked.method->signal == SIGNAL_LATENTS)
         forward_on_latents(r, m, p, call);
     else
         m->model->forward(r, m, p, call);

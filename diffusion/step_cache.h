@@ -6,6 +6,7 @@
  *   teacache     the time's embedding                        the blocks' residual             Liu et al. 2024 (TeaCache)
  *   firstblock   what the first block adds                   the other blocks' residual       ParaAttention's First Block Cache
  *   easycache    the latents, outside of the model           velocity minus latents           Zhou et al. 2025 (EasyCache)
+ *   schedule     a list of steps, given                      the blocks' residual             what another method did, or a search found
  *
  * A forward of a family that knows step caches calls, with call->steps: gv_step_blocks before its blocks (true: they are done),
  * gv_step_first_block behind the first (true: so are the others), gv_step_blocks_end behind the last. A pipeline calls
@@ -34,10 +35,17 @@ struct step_method {
     /* What the step's signal says: true = skip. Called for every step in order. change: relative change of the signal (of the
      * input, for SIGNAL_LATENTS); < 0 where there is nothing to compare with yet. */
     bool (*skips)(struct step_cache *s, double change);
+    bool listed; /* its text is a list of steps, 1 = computed, in place of options */
 };
 const struct step_method *const *gv_step_methods(void); /* ends with NULL */
-/* "magcache:thr=0.12,k=4"; *m NULL where no method has that name. Errors: ARGUMENT. */
-gv_status gv_step_parse(const char *text, const struct step_method **m, double *value, struct error *e);
+enum { GV_STEP_STEPS = 1000 };
+struct step_choice {
+    const struct step_method *method;
+    double                    value[GV_POLICY_OPTIONS];
+    char                      list[GV_STEP_STEPS + 1]; /* of a listed method */
+};
+/* "magcache:thr=0.12,k=4", "schedule:11110101"; c->method NULL where no method has that name. Errors: ARGUMENT. */
+gv_status gv_step_parse(struct step_choice *c, const char *text, struct error *e);
 
 /* Constants of published checkpoints, told apart by layers, channels and, for I2V, the clip's size. */
 struct step_data {
@@ -51,11 +59,8 @@ struct step_data {
 };
 const struct step_data *gv_step_data(int layers, int in_channels, int64_t pixels); /* NULL: not a published one */
 
-enum { GV_STEP_STEPS = 1000 };
-
 struct step_cache {
-    const struct step_method *method;
-    double                    value[GV_POLICY_OPTIONS];
+    struct step_choice        asked;
     const struct step_data   *data;
     const double             *ratio; /* of the model at hand: calibrated, or data's; NULL = unknown */
     int                       n_ratio;
@@ -73,7 +78,7 @@ struct step_cache {
 /* Computes every step and measures magcache's ratios; not among the methods. */
 extern const struct step_method gv_step_measure;
 
-/* method, value, data, ratio, n_ratio and steps are the caller's to fill. Errors: of the method; MEMORY. */
+/* asked, data, ratio, n_ratio and steps are the caller's to fill. Errors: of the method; MEMORY. */
 gv_status gv_step_open(struct step_cache *s, struct device *d, struct error *e);
 void      gv_step_begin_block(struct step_cache *s); /* a new causal block starts from nothing */
 void      gv_step_close(struct step_cache *s);

@@ -122,8 +122,14 @@ static json_t *cell_json(const struct cell *c, const char *mask, double dense)
                      c->flops / c->attend * 1e-9, "times_dense", dense / (c->choose + c->attend));
 }
 
-/* A length's masks; false when the time is over. rate: FLOP/s of the last cell, 0 at first. */
-static bool measure_length(struct device *d, int64_t tokens, double until, double *rate, json_t *rows)
+struct grid {
+    double  until, rate; /* rate: FLOP/s of the last dense cell, 0 at first */
+    json_t *rows;
+    int     tried; /* cells */
+};
+
+/* A length's masks; false when the time is over. */
+static bool measure_length(struct grid *g, struct device *d, int64_t tokens)
 {
     double dense = 0;
 
@@ -133,29 +139,31 @@ static bool measure_length(struct device *d, int64_t tokens, double until, doubl
         if (gv_policy_parse(masks[i], &c.policy, c.value, &e))
             return false;
         /* dense is the dearest, and without it the others say little */
-        if (!i && *rate > 0 && gv_now() + 2 * 4.0 * (double)tokens * (double)tokens * HEAD / *rate > until)
+        if (!i && g->rate > 0 && gv_now() + 2 * 4.0 * (double)tokens * (double)tokens * HEAD / g->rate > g->until)
             return false;
-        if (i && gv_now() > until)
+        if (i && gv_now() > g->until)
             return false;
+        g->tried++;
         if (measure(d, &c, &e))
             continue;
         dense = i ? dense : c.attend;
-        *rate = i ? *rate : c.flops / c.attend;
-        json_array_append_new(rows, cell_json(&c, masks[i], dense));
+        g->rate = i ? g->rate : c.flops / c.attend;
+        json_array_append_new(g->rows, cell_json(&c, masks[i], dense));
     }
     return true;
 }
 
 char *gv_bench_attention_json(struct device *d, double seconds)
 {
-    const double until = gv_now() + seconds;
-    double       rate = 0;
-    json_t      *rows = json_array();
+    struct grid g = { .until = gv_now() + seconds, .rows = json_array() };
+    int         cells = 0;
+    bool        time = true;
 
-    for (int64_t tokens = SHORTEST; tokens <= LONGEST && measure_length(d, tokens, until, &rate, rows);)
-        tokens *= 2;
-    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:o}", "device", d->name, "precision", d->compute == GV_BF16 ? "bf16" : "f32",
-                          "heads", 1, "head_size", HEAD, "rows", rows);
+    for (int64_t tokens = SHORTEST; tokens <= LONGEST; tokens *= 2, cells += N_MASKS)
+        time = time && measure_length(&g, d, tokens);
+    json_t *o =
+        json_pack("{s:s, s:s, s:i, s:i, s:i, s:o}", "device", d->name, "precision", d->compute == GV_BF16 ? "bf16" : "f32",
+                  "heads", 1, "head_size", HEAD, "left_out", cells - g.tried, "rows", g.rows);
     char   *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
     return text;

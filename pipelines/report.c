@@ -40,7 +40,7 @@ json_t *gv_receipt_json(const struct video_job *job, const struct receipt *p)
         json_object_update_new(attention, json_pack("{s:I, s:I, s:I, s:I, s:i}", "refreshed", (json_int_t)a->refreshed,
                                                     "reused", (json_int_t)a->reused, "heads", (json_int_t)a->heads,
                                                     "fresh_heads", (json_int_t)a->fresh_heads, "layers_kept", a->layers_kept));
-    if (job->shortcuts.steps)
+    if (job->shortcuts.steps.method)
         json_object_set_new(o, "steps",
                             json_pack("{s:i, s:i, s:s, s:f}", "steps", p->steps, "skipped", p->skipped, "schedule", p->schedule,
                                       "seconds_saved", p->step_seconds));

@@ -16,7 +16,7 @@ enum { SAMPLES = 2 };
 
 bool gv_shortcuts_on(const struct shortcuts *s)
 {
-    return approx_config_active(&s->attention) || s->steps || s->survey;
+    return approx_config_active(&s->attention) || s->steps.method || s->survey;
 }
 
 static bool is_off(const char *text)
@@ -45,19 +45,20 @@ static gv_status unknown_cache(const char *cache, struct error *e)
 static gv_status settle_method(struct shortcuts *s, const char *cache, struct error *e)
 {
     const enum keep_partial   keep = s->attention.keep;
-    const struct step_method *steps = s->steps, *found = NULL;
+    struct step_choice        found = { 0 };
     bool                      known;
 
     TRY(gv_approx_parse_keep(&s->attention, cache, &known, e));
     if (!known)
-        TRY(gv_step_parse(cache, &found, s->step_value, e));
-    if (!known && !found)
+        TRY(gv_step_parse(&found, cache, e));
+    if (!known && !found.method)
         return unknown_cache(cache, e);
-    if (known ? keep != KEEP_NOTHING : steps != NULL)
+    if (known ? keep != KEEP_NOTHING : s->steps.method != NULL)
         return gv_fail(e, GV_ERR_ARGUMENT,
                        "cache: \"%s\" and another of its kind; one that keeps partials and one that skips steps go together",
                        cache);
-    s->steps = found ? found : steps;
+    if (found.method)
+        s->steps = found;
     return GV_OK;
 }
 
@@ -110,7 +111,7 @@ static gv_status read_calibration(struct video_job *job, struct error *e)
 {
     struct shortcuts        *s = &job->shortcuts;
     const struct dit_config *c = &job->model->dit->config;
-    const bool               magcache = s->steps && !strcmp(s->steps->name, "magcache");
+    const bool               magcache = s->steps.method && !strcmp(s->steps.method->name, "magcache");
 
     if (!magcache && s->attention.keep != KEEP_HISTORY && !(s->attention.policy && s->attention.policy->calibrated))
         return GV_OK;
@@ -157,13 +158,14 @@ static gv_status open_steps(struct shortcut_run *s, const struct video_job *job,
 {
     const struct dit_config *c = &job->model->dit->config;
 
-    s->steps = (struct step_cache){ .method = s->asked->measured ? &gv_step_measure : s->asked->steps,
+    s->steps = (struct step_cache){ .asked = s->asked->steps,
                                     .steps = job->steps,
                                     .measured = s->asked->measured,
                                     .data = gv_step_data(c->layers, c->in_channels, (int64_t)job->width * job->height) };
     if (s->asked->calibration && s->asked->calibration->ratio)
         s->steps.ratio = s->asked->calibration->ratio, s->steps.n_ratio = s->asked->calibration->n_ratio;
-    memcpy(s->steps.value, s->asked->step_value, sizeof s->steps.value);
+    if (s->asked->measured)
+        s->steps.asked.method = &gv_step_measure;
     return gv_step_open(&s->steps, d, e);
 }
 
@@ -179,7 +181,7 @@ gv_status gv_shortcut_run_open(struct shortcut_run *s, const struct video_job *j
     if (!s->on)
         return GV_OK;
     s->open = true;
-    s->skips = s->asked->steps || s->asked->measured;
+    s->skips = s->asked->steps.method || s->asked->measured;
     TRY(gv_approx_open(&s->approx, &s->asked->attention, s->asked->calibration ? &s->asked->calibration->attention : NULL, d,
                        &shape, e));
     s->approx.survey = s->asked->survey;

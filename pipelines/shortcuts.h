@@ -19,8 +19,7 @@ struct video_job;
 
 struct shortcuts {
     struct approx_config      attention;
-    const struct step_method *steps; /* NULL: every step is computed */
-    double                    step_value[GV_POLICY_OPTIONS];
+    struct step_choice        steps;                       /* no method: every step is computed */
     char                     *attention_text, *cache_text; /* as given, owned; NULL: none */
     int                       samples;                     /* forwards to sample */
     bool                      verify;                      /* render the exact clip too and compare */

@@ -688,6 +688,17 @@ static void merged(struct device *d, enum dtype type, uint64_t *state)
     assert_int_equal(r.err.code, GV_OK);
     const struct difference x = compare(&k, &all, t.o, t.lse, &t);
     assert_true(x.o <= (type == GV_BF16 ? 0x1p-8 : 2e-5) && x.lse <= 1e-5);
+    /* in another order, two by two */
+    struct attn_partial two[2];
+    for (int i = 0; i < 2; i++) {
+        two[i].o = case_tensor(&k, GV_F32, 4, k.c.out.o.dim, NULL);
+        two[i].lse = case_tensor(&k, GV_F32, 3, k.c.out.lse.dim, NULL);
+        gv_attn_merge(&r, &two[i], (struct attn_partial[]){ part[3 - i], part[i] }, 2);
+    }
+    gv_attn_merge(&r, &two[0], two, 2);
+    gv_sync(&r);
+    const struct difference y = compare(&k, &two[0], t.o, t.lse, &t);
+    assert_true(y.o <= (type == GV_BF16 ? 0x1p-8 : 2e-5) && y.lse <= 1e-5);
     /* with an empty part in front and behind: the same bits */
     struct attn_partial with[3] = { part[0], all, part[0] }, same = part[1];
     for (int64_t i = 0; i < gv_tensor_count(part[0].lse); i++)

@@ -417,6 +417,33 @@ static void keeping_everything_is_dense(void **state)
     }
 }
 
+/* A causal map in full, by either way. */
+static void flexprefill_of_all_the_mass_is_causal(void **state)
+{
+    static const char *const all[] = { "flexprefill:tau=1,mass=1,least=0", "flexprefill:tau=0,mass=1,least=0",
+                                       "flexprefill:mass=0.01,least=333" };
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct scored    s;
+        struct attn_plan p;
+        uint64_t         at = seed;
+        scored_make(&s, 333, 333, 4, 2, 20, 64, &at);
+        scored_plan(&s, &p, all[i]);
+        for (uint32_t row = 0; row < 2 * 4 * 3; row++)
+            for (int64_t q = row % 3 * 128; q < end_of(row % 3, 128, 333); q++)
+                for (int64_t k = 0; k < 333; k++) {
+                    bool reads = false;
+                    for (uint32_t n = p.row[row]; n < p.row[row + 1]; n++)
+                        reads |= k >= kv_start(p.entries[n]) && k < kv_start(p.entries[n]) + kv_length(p.entries[n]) &&
+                                 (!kv_masked(p.entries[n]) || gv_mask_allows(&p.mask, q, 0, k));
+                    if (reads != (k <= q))
+                        fail_msg("%s: row %u, query %d, key %d", all[i], row, (int)q, (int)k);
+                }
+        scored_free(&s);
+    }
+}
+
 /* A tile and one far block that agree: whatever else is dropped, that block is found. */
 static void the_block_that_matters_is_found(void **state)
 {
@@ -916,6 +943,7 @@ int main(void)
         cmocka_unit_test(exact_scores_are_the_softmax_summed_over_blocks),
         cmocka_unit_test(line_scores_are_the_softmax_by_column_and_distance),
         cmocka_unit_test(keeping_everything_is_dense),
+        cmocka_unit_test(flexprefill_of_all_the_mass_is_causal),
         cmocka_unit_test(the_block_that_matters_is_found),
         cmocka_unit_test(forced_and_unlike_blocks_are_read_by_every_tile),
         cmocka_unit_test(vertical_slash_reads_its_lines),

@@ -17,8 +17,8 @@ static void cache_open(struct step_cache *s, const char *text, int steps, const 
     struct error e = { 0 };
 
     memset(s, 0, sizeof *s);
-    assert_int_equal(gv_step_parse(text, &s->method, s->value, &e), GV_OK);
-    assert_non_null(s->method);
+    assert_int_equal(gv_step_parse(&s->asked, text, &e), GV_OK);
+    assert_non_null(s->asked.method);
     s->steps = steps;
     s->data = data;
     gv_step_open(s, device, &e);
@@ -31,7 +31,7 @@ static const char *schedule(struct step_cache *s, const double *change)
     static char text[GV_STEP_STEPS + 1];
 
     for (s->step = 0; s->step < s->steps; s->step++) {
-        const bool skip = s->method->skips(s, change ? change[s->step] : -1);
+        const bool skip = s->asked.method->skips(s, change ? change[s->step] : -1);
         text[s->step] = skip ? '0' : '1';
         s->run = skip ? s->run + 1 : 0;
     }
@@ -133,6 +133,34 @@ static void easycache_adds_up_what_it_predicts(void **state)
     gv_step_close(&s);
 }
 
+/* What one method did is data for another clip. */
+static void a_schedule_is_followed_and_one_that_does_not_fit_refused(void **state)
+{
+    static const char *const bad[] = { "schedule",      "schedule:",       "schedule:0111",
+                                       "schedule:1121", "schedule:11,k=1", "schedule=1" };
+    struct step_cache        s;
+    char                     list[sizeof "schedule:" + GV_STEP_STEPS];
+
+    (void)state;
+    cache_open(&s, "magcache:thr=0.12,k=2", 50, gv_step_data(30, 16, 832 * 480));
+    snprintf(list, sizeof list, "schedule:%s", schedule(&s, NULL));
+    gv_step_close(&s);
+    cache_open(&s, list, 50, NULL); /* of a model that nobody has measured */
+    assert_string_equal(schedule(&s, NULL), list + strlen("schedule:"));
+    gv_step_close(&s);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct error e = { 0 };
+        gv_step_parse(&s.asked, bad[i], &e);
+        assert_true(i == 5 ? !s.asked.method : e.code == GV_ERR_ARGUMENT && strstr(e.text, "schedule:11110101"));
+    }
+    struct error e = { 0 };
+    s = (struct step_cache){ .steps = 8 };
+    assert_int_equal(gv_step_parse(&s.asked, "schedule:1101", &e), GV_OK);
+    assert_int_equal(gv_step_open(&s, device, &e), GV_ERR_ARGUMENT);
+    assert_non_null(strstr(e.text, "4 steps for a clip of 8"));
+    gv_step_close(&s);
+}
+
 static void models_that_are_not_known_are_told_so(void **state)
 {
     static const char *const methods[] = { "magcache", "teacache" };
@@ -141,7 +169,7 @@ static void models_that_are_not_known_are_told_so(void **state)
     for (int i = 0; i < 2; i++) {
         struct step_cache s = { .steps = 8 };
         struct error      e = { 0 };
-        assert_int_equal(gv_step_parse(methods[i], &s.method, s.value, &e), GV_OK);
+        assert_int_equal(gv_step_parse(&s.asked, methods[i], &e), GV_OK);
         assert_int_equal(gv_step_open(&s, device, &e), GV_ERR_ARGUMENT);
         assert_non_null(strstr(e.text, "easycache"));
         gv_step_close(&s);
@@ -194,10 +222,14 @@ static void an_unchanged_stream_is_reused_to_the_bit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(magcache_gives_the_published_schedules),   cmocka_unit_test(a_threshold_of_0_computes_every_step),
-        cmocka_unit_test(first_and_last_steps_are_computed),        cmocka_unit_test(firstblock_compares_and_counts_its_run),
-        cmocka_unit_test(easycache_adds_up_what_it_predicts),       cmocka_unit_test(models_that_are_not_known_are_told_so),
+        cmocka_unit_test(magcache_gives_the_published_schedules),
+        cmocka_unit_test(a_threshold_of_0_computes_every_step),
+        cmocka_unit_test(first_and_last_steps_are_computed),
+        cmocka_unit_test(firstblock_compares_and_counts_its_run),
+        cmocka_unit_test(easycache_adds_up_what_it_predicts),
+        cmocka_unit_test(models_that_are_not_known_are_told_so),
         cmocka_unit_test(an_unchanged_stream_is_reused_to_the_bit),
+        cmocka_unit_test(a_schedule_is_followed_and_one_that_does_not_fit_refused),
     };
     struct error e = { 0 };
     if (gv_device_open(&device, &(struct device_params){ .name = "cpu", .threads = 2 }, &e))

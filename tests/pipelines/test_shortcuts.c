@@ -136,6 +136,9 @@ static const char *const ways[] = {
     "causal=longlive cache=flashblock:commit=1",
     "causal=self-forcing attention=pooled:share=0.5 cache=flashblock",
     "causal=self-forcing cache=firstblock:warm=1,thr=10",
+    "attention=bands:keep=0.5,axes=2,every=2",
+    "cache=schedule:110101",
+    "causal=self-forcing cache=flashblock:dirty=20",
     "attention=radial receipt=0",
     "attention=radial verify=on",
 };
@@ -166,6 +169,7 @@ static void what_leaves_nothing_out_changes_nothing(void **state)
                                        "attention=pooled:share=0.1,dense_layers=2",
                                        "cache=firstblock:thr=0",
                                        "cache=easycache:thr=0",
+                                       "cache=schedule:111111",
                                        "attention=off cache=off" };
     struct take              exact;
 
@@ -254,6 +258,8 @@ static void what_cannot_be_is_refused_before_it_starts(void **state)
         { "cache=magcache", "genvid calibrate" },
         { "attention=calibrated", "genvid calibrate" },
         { "cache=teacache", "Wan 2.1" },
+        { "cache=schedule:1101", "4 steps for a clip of 6" },
+        { "cache=schedule:0111", "the first of them 1" },
         { "cache=complement", "every=4" },
         { "cache=flashblock", "causal" },
         { "causal=self-forcing attention=radial", "whole clip" },
@@ -290,7 +296,7 @@ static void the_list_of_shortcuts_is_whole(void **state)
             assert_non_null(json_string_value(json_object_get(o, "help")));
         }
     }
-    assert_int_equal(n, 6);
+    assert_int_equal(n, 7);
     json_decref(list);
     gv_free(text);
 }
