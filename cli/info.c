@@ -107,28 +107,32 @@ static int show_list(struct cli_open *c, const struct cli_args *a, json_t *list,
 
 /* Each method on a line, its options on lines of their own behind it: kind:name, option, range, default, help. Masks of text are no
  * option of a render. */
-static int show_shortcuts(struct cli_open *c, const struct cli_args *a)
+static void print_methods(const json_t *list, bool options)
 {
-    json_t *list = cli_json_take(gv_shortcuts_describe());
     size_t  i, k;
     json_t *method, *option;
-    if (!json_is_array(list))
-        return cli_fail(&c->printer, EXIT_RESOURCE, "no memory for the list");
-    if (a->json)
-        print_json(list);
     json_array_foreach (list, i, method) {
-        if (a->json)
-            break;
         const char *kind = json_string_value(json_object_get(method, "kind")),
                    *name = json_string_value(json_object_get(method, "name"));
         const char *dashes = strcmp(kind, "text") ? "--" : "";
         printf("%s%s %s\t%s\n", dashes, kind, name, json_string_value(json_object_get(method, "help")));
-        json_array_foreach (json_object_get(method, "options"), k, option)
+        json_array_foreach (options ? json_object_get(method, "options") : NULL, k, option)
             printf("%s%s %s\t%s\t%.10g to %.10g\t%.10g\t%s\n", dashes, kind, name,
                    json_string_value(json_object_get(option, "name")), json_number_value(json_object_get(option, "min")),
                    json_number_value(json_object_get(option, "max")), json_number_value(json_object_get(option, "default")),
                    json_string_value(json_object_get(option, "help")));
     }
+}
+
+static int show_shortcuts(struct cli_open *c, const struct cli_args *a)
+{
+    json_t *list = cli_json_take(gv_shortcuts_describe());
+    if (!json_is_array(list))
+        return cli_fail(&c->printer, EXIT_RESOURCE, "no memory for the list");
+    if (a->json)
+        print_json(list);
+    else
+        print_methods(list, true);
     json_decref(list);
     return EXIT_OK;
 }
@@ -163,8 +167,8 @@ static int show_all(struct cli_open *c, const struct cli_args *a)
     if (status != EXIT_OK && (a->n_words || status != EXIT_MODEL))
         return status;
     json_t *model = c->model ? cli_json_take(gv_model_describe(c->model)) : NULL;
-    all = json_pack("{ss, so*, so*, ss*, so*}", "version", gv_version(), "devices", cli_json_take(gv_devices_json()), "formats",
-                    cli_json_take(gv_output_formats()), "path", c->model ? c->dir : NULL, "model", model);
+    all = json_pack("{ss, so*, so*, so*, ss*, so*}", "version", gv_version(), "devices", cli_json_take(gv_devices_json()),
+                    "formats", cli_json_take(gv_output_formats()), "shortcuts", cli_json_take(gv_shortcuts_describe()), "path", c->model ? c->dir : NULL, "model", model);
     if (a->json) {
         print_json(all);
     } else {
@@ -172,6 +176,8 @@ static int show_all(struct cli_open *c, const struct cli_args *a)
         print_rows(json_object_get(all, "devices"), device_keys);
         printf("\nformats\n");
         print_rows(json_object_get(all, "formats"), format_keys);
+        printf("\nshortcuts (genvid info --shortcuts: their options and ranges)\n");
+        print_methods(json_object_get(all, "shortcuts"), false);
         if (c->model)
             printf("\nmodel %s\n", c->dir);
         print_tree(json_object_get(all, "model"), 0);
