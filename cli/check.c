@@ -50,12 +50,18 @@ int cli_check_open(struct cli_check *k, struct cli_open *video, const struct cli
     return status == EXIT_OK ? cli_open_session(&k->captioner) : status;
 }
 
+static void drop_findings(struct cli_check *k)
+{
+    json_decref(k->found);
+    free(k->note);
+    k->found = NULL, k->note = NULL, k->status = EXIT_OK;
+}
+
 void cli_check_close(struct cli_check *k)
 {
     k->captioner.engine = NULL; /* the video's */
     cli_close(&k->captioner);
-    json_decref(k->found);
-    free(k->note);
+    drop_findings(k);
 }
 
 /* ---- the clip is made ------------------------------------------------------------------------------------------------- */
@@ -100,6 +106,7 @@ static int read_back(struct cli_check *k, const char *path)
 int cli_check_made(void *check, const char *path, const char **note)
 {
     struct cli_check *k = check;
+    drop_findings(k);
     cli_progress_end(&k->video->printer);
     if (!path || cli_interrupted()) /* cli_check_output refused what has none */
         return 0;

@@ -1,4 +1,4 @@
-/* genvid video --check: the clip is read back by a captioner before it has its name, and what was asked is compared with what was read.
+/* genvid video --check, and :set check: the clip is read back by a captioner before it has its name, and what was asked is compared with what was read.
  * A look, not a gate: captioners err, so what they say changes no exit status. */
 #ifndef CLI_CHECK_H
 #define CLI_CHECK_H
@@ -18,7 +18,8 @@ struct cli_check {
 int cli_check_output(struct cli_printer *p, const struct cli_args *a, const char *output);
 /* Loads the captioner, as `genvid caption` finds it. video: its engine is open; prompt is borrowed. The same. */
 int cli_check_open(struct cli_check *k, struct cli_open *video, const struct cli_args *a, const char *prompt);
-/* As gv_made_fn, with the check as its user. Returns 0 always: a check that failed is no reason to lose a clip. */
+/* As gv_made_fn, with the check as its user; what it found of the last clip is gone. Returns 0 always: a check that failed is no
+ * reason to lose a clip. */
 int  cli_check_made(void *check, const char *path, const char **note);
 void cli_check_say(const struct cli_check *k);
 void cli_check_close(struct cli_check *k);

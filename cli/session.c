@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "interrupt.h"
 #include "line.h"
 #include "output.h"
@@ -33,6 +34,8 @@ struct session {
     const char        *extension;
     int64_t            seed; /* of the clip */
     struct thumbs      thumbs;
+    struct cli_check   check;             /* loaded for the first clip that is to be checked; stays */
+    char               checker[CLI_PATH]; /* its --check-model; "": none was named */
     bool               leave;
 };
 
@@ -42,8 +45,7 @@ static bool is_setting(const struct cli_option *o)
     static const char *const others[] = { "prompt-file",  "output",  "overwrite",    "report",    "dry-run",
                                           "json",         "quiet",   "verbose",      "help",      "version",
                                           "device",       "threads", "precision",    "cpu-level", "budget",
-                                          "print-config", "config",  "preview-file", "model",
-                                          "check",        "check-model" };
+                                          "print-config", "config",  "preview-file", "model" };
     if (!(o->commands & CLI_VIDEO))
         return false;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
@@ -231,6 +233,12 @@ static int on_frame(void *user, const gv_frame *f)
     return cli_interrupted();
 }
 
+static int on_made(void *user, const char *path, const char **note)
+{
+    struct session *s = user;
+    return cli_check_made(&s->check, path, note);
+}
+
 static void remove_clip(struct session *s)
 {
     if (*s->clip)
@@ -281,6 +289,24 @@ static void say_clip(struct session *s)
     json_decref(report);
 }
 
+static bool checks(const struct session *s)
+{
+    return s->args.check || s->args.check_model;
+}
+
+static int ready_check(struct session *s)
+{
+    const char *dir = s->args.check_model ? s->args.check_model : "";
+    int         status = cli_check_output(&s->open.printer, &s->args, s->clip);
+    if (status != EXIT_OK || (s->check.captioner.session && !strcmp(dir, s->checker)))
+        return status;
+    cli_check_close(&s->check);
+    s->check = (struct cli_check){ 0 };
+    status = cli_check_open(&s->check, &s->open, &s->args, s->prompt);
+    snprintf(s->checker, sizeof s->checker, "%s", dir); /* a longer one was refused */
+    return status;
+}
+
 static void render(struct session *s, int64_t seed)
 {
     gv_video_request *q = &s->request.q;
@@ -288,10 +314,15 @@ static void render(struct session *s, int64_t seed)
     s->extension = s->args.format ? s->args.format : can_write("mp4") ? "mp4" : "y4m";
     snprintf(s->clip, sizeof s->clip, "%s/clip.%s", s->folder, s->extension);
     s->args.seed = s->seed = seed;
+    if (checks(s) && ready_check(s) != EXIT_OK) {
+        *s->clip = 0;
+        return;
+    }
     cli_request_fill(&s->request, &s->args, s->open.model);
     q->prompt = s->prompt;
     q->output_path = s->clip;
     q->on_frame = on_frame;
+    q->on_made = checks(s) ? on_made : NULL;
     q->progress = on_progress;
     q->user = s;
     if (s->open.printer.graphics == GRAPHICS_NONE)
@@ -313,6 +344,8 @@ static void render(struct session *s, int64_t seed)
                                                                (size_t)s->thumbs.height * 3,
                                            (size_t)s->thumbs.width * 3 });
         say_clip(s);
+        if (checks(s))
+            cli_check_say(&s->check);
     } else {
         *s->clip = 0;
         drop_thumbs(&s->thumbs);
@@ -575,6 +608,7 @@ int cli_session(void)
     for (int i = 0; i < s->n_settings; i++)
         free(s->setting[i]);
     cli_args_free(&s->args);
+    cli_check_close(&s->check);
     cli_close(&s->open);
     free(s);
     return status;

@@ -1,6 +1,6 @@
 /* The interactive session in a pseudo-terminal: what a person types, and what has to be on the screen soon after. In the three
  * manners in which a terminal shows pictures.
- *   test_session GENVID MODEL */
+ *   test_session GENVID MODEL CAPTION_MODEL */
 #define _XOPEN_SOURCE 700 /* posix_openpt */
 #include <dirent.h>
 #include <errno.h>
@@ -22,7 +22,7 @@
 
 #include "tests/fixture.h"
 
-static const char *genvid, *model;
+static const char *genvid, *model, *captioner;
 static char        folder[256]; /* where the session runs and keeps its temporary clip */
 
 enum { PATIENCE = 120 }; /* seconds, for machines that are shared */
@@ -228,6 +228,55 @@ static void an_empty_line_takes_another_seed(void **state)
     leave(&t);
 }
 
+/* The captioner is one of random weights: it is what is asked and told that matters, clip by clip. */
+static void a_clip_is_checked_where_that_is_set(void **state)
+{
+    (void)state;
+    char            line[600];
+    struct terminal t = start("none");
+    small(&t);
+    type(&t, ":set check");
+    expect(&t, "genvid> ");
+    type(&t, "a red fox");
+#ifdef GV_HAVE_FFMPEG
+    expect(&t, "no captioner: "); /* the model has none, and nothing is made */
+    expect(&t, "genvid> ");
+    snprintf(line, sizeof line, ":set check-model %s", captioner);
+    type(&t, line);
+    expect(&t, "genvid> ");
+    for (int i = 0; i < 2; i++) {
+        type(&t, i ? ":again 8" : "a red fox runs to the left");
+        expect(&t, "check: reading the clip back");
+        expect(&t, "64x48, 5 frames, 2 steps, seed ");
+        expect(&t, "check: the captioner says \"");
+        expect(&t, "check: 0 of 3 as asked; not actor: asked fox");
+        expect(&t, "genvid> ");
+    }
+    type(&t, ":set format rgb");
+    expect(&t, "genvid> ");
+    type(&t, ":again 8");
+    expect(&t, "is none that can be read");
+    type(&t, ":unset format");
+    expect(&t, "genvid> ");
+    type(&t, ":unset check-model");
+    expect(&t, "genvid> ");
+#else
+    snprintf(line, sizeof line, "this build lacks libav");
+    expect(&t, line);
+    expect(&t, "genvid> ");
+#endif
+    type(&t, ":unset check");
+    expect(&t, "genvid> ");
+    type(&t, ":again 8");
+    expect(&t, "seed 8");
+    const size_t from = t.from;
+    type(&t, ":info");
+    expect(&t, "clip    made");
+    assert_null(strstr(t.seen + from, "check:"));
+    type(&t, ":quit");
+    finish(&t);
+}
+
 static void mistakes_are_told_and_the_session_goes_on(void **state)
 {
     (void)state;
@@ -354,14 +403,15 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prompt_becomes_a_clip_that_can_be_shown_saved_and_made_again),
         cmocka_unit_test(an_empty_line_takes_another_seed),
+        cmocka_unit_test(a_clip_is_checked_where_that_is_set),
         cmocka_unit_test(mistakes_are_told_and_the_session_goes_on),
         cmocka_unit_test(control_c_stops_the_render_and_leaves_the_session),
         cmocka_unit_test(control_c_is_heard_at_every_moment_of_the_prompt),
         cmocka_unit_test(a_signal_to_end_is_obeyed_at_the_prompt_and_in_a_render),
         cmocka_unit_test(pictures_come_in_the_terminals_own_protocol),
     };
-    if (argc != 3)
+    if (argc != 4)
         return 2;
-    genvid = argv[1], model = argv[2];
+    genvid = argv[1], model = argv[2], captioner = argv[3];
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
