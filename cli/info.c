@@ -168,7 +168,8 @@ static int show_all(struct cli_open *c, const struct cli_args *a)
         return status;
     json_t *model = c->model ? cli_json_take(gv_model_describe(c->model)) : NULL;
     all = json_pack("{ss, so*, so*, so*, ss*, so*}", "version", gv_version(), "devices", cli_json_take(gv_devices_json()),
-                    "formats", cli_json_take(gv_output_formats()), "shortcuts", cli_json_take(gv_shortcuts_describe()), "path", c->model ? c->dir : NULL, "model", model);
+                    "formats", cli_json_take(gv_output_formats()), "shortcuts", cli_json_take(gv_shortcuts_describe()), "path",
+                    c->model ? c->dir : NULL, "model", model);
     if (a->json) {
         print_json(all);
     } else {
