@@ -37,7 +37,7 @@
 
 enum keep_partial { KEEP_NOTHING, KEEP_COMPLEMENT, KEEP_HISTORY };
 enum { COMPLEMENT_MIB };                                    /* values of the complement's options, */
-enum { FLASHBLOCK_COMMIT, FLASHBLOCK_COS, FLASHBLOCK_LSE, FLASHBLOCK_DIRTY, FLASHBLOCK_CHANGED }; /* and of FlashBlock's */
+enum { FLASHBLOCK_COMMIT, FLASHBLOCK_DIRTY, FLASHBLOCK_CHANGED }; /* and of FlashBlock's */
 
 struct approx_config {
     const struct attn_policy *policy; /* NULL or dense: nothing is left out */

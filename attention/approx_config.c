@@ -27,8 +27,6 @@ static const struct policy_option complement_options[] = {
 };
 static const struct policy_option flashblock_options[] = {
     { "commit", "1: the pass that writes a block's keys reuses too, as the released code does", 0, 0, 1 },
-    { "cos", "calibration: heads whose history's output keeps less cosine than this read it anew", 0.85, -1, 1 },
-    { "lse", "calibration: and those whose LSE moves by more", 0.05, 0, 1e6 },
     { "dirty", "a layer reads it anew when so many of the block's tokens have changed since; 0 = always, -1 = not by that", -1,
       -1, 1 << 22 },
     { "changed", "a token has changed when its query moved by more than this share", 0.5, 0, 1e6 },
@@ -149,9 +147,10 @@ gv_status gv_approx_check(const struct approx_config *c, bool causal, struct err
                        "attention policy %s is for text: in a clip, every frame is seen by those before it too",
                        c->policy->name);
     if (is_thinned(c) && causal && !c->policy->plan)
-        return gv_fail(e, GV_ERR_ARGUMENT,
-                       "attention policy %s describes a whole clip; causal generation takes pooled and antidiagonal",
-                       c->policy->name);
+        return gv_fail(
+            e, GV_ERR_ARGUMENT,
+            "attention policy %s describes a whole clip; causal generation takes pooled, chunks, antidiagonal and exact",
+            c->policy->name);
     if (causal && is_thinned(c) && (c->refresh.drift >= 0 || c->refresh.n_at))
         return gv_fail(e, GV_ERR_ARGUMENT,
                        "attention: drift and at count the steps of a whole clip; causal generation takes every");

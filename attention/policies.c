@@ -99,6 +99,8 @@ gv_status gv_policy_parse(const char *text, const struct attn_policy **policy, d
     }
     snprintf(owner, sizeof owner, "attention policy %s", p->name);
     TRY(gv_policy_values(p->options, owner, text + n, value, e));
+    if (p->check)
+        TRY(p->check(value, e));
     *policy = p;
     return GV_OK;
 }

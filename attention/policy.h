@@ -23,6 +23,8 @@ struct attn_policy {
     const struct policy_option *options; /* ends with a NULL name; at most GV_POLICY_OPTIONS */
     bool                        text; /* causal token by token: for language models; in a clip, frames see what comes after */
     bool                        calibrated; /* reads what genvid calibrate found for the model: neither build nor plan */
+    /* Refuses values, each in its range, that do not do: ARGUMENT, in words that name the option. NULL: all do. */
+    gv_status (*check)(const double *value, struct error *e);
     /* Puts the layout's tokens into the order that the policy wants, before a model sees it; NULL = raster order. */
     gv_status (*order)(struct attn_layout *l, const double *value, struct error *e);
     /* Makes a plan of host memory for `heads` heads; value: of each option, in range. gv_plan_free gives it back. Refuses with

@@ -14,6 +14,14 @@ static const struct policy_option options[] = {
 
 enum { BLOCK = 128 };
 
+static gv_status check(const double *value, struct error *e)
+{
+    if (GV_KV_BLOCK % (int)value[STRIDE] == 0 && value[STRIDE] == (int)value[STRIDE])
+        return GV_OK;
+    return gv_fail(e, GV_ERR_ARGUMENT, "attention policy antidiagonal: stride=%g does not divide %d", value[STRIDE],
+                   GV_KV_BLOCK);
+}
+
 static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct tensor k, const double *value)
 {
     const int64_t           *d = q.dim;
@@ -31,5 +39,6 @@ const struct attn_policy gv_policy_antidiagonal = {
     .name = "antidiagonal",
     .help = "the blocks with most of the softmax, by sums along antidiagonals (XAttention)",
     .options = options,
+    .check = check,
     .plan = plan,
 };

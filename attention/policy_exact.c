@@ -12,6 +12,13 @@ static const struct policy_option options[] = {
     { 0 },
 };
 
+static gv_status check(const double *value, struct error *e)
+{
+    if (value[SHARE] > 0 || value[MASS] > 0)
+        return GV_OK;
+    return gv_fail(e, GV_ERR_ARGUMENT, "attention policy exact: share and mass are both 0: nothing would be read");
+}
+
 static void plan(struct run *r, struct attn_plan *out, struct tensor q, struct tensor k, const double *value)
 {
     const int64_t *d = q.dim, tiles = (d[1] + GV_TILE_Q - 1) / GV_TILE_Q, blocks = (k.dim[1] + GV_KV_BLOCK - 1) / GV_KV_BLOCK;
@@ -35,5 +42,6 @@ const struct attn_policy gv_policy_exact = {
     .name = "exact",
     .help = "the blocks that hold most of the softmax, found by computing it: with every=, at= (AdaSpa), or as a measure",
     .options = options,
+    .check = check,
     .plan = plan,
 };

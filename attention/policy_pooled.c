@@ -22,6 +22,13 @@ static const struct policy_option options[] = {
     { 0 },
 };
 
+static gv_status check(const double *value, struct error *e)
+{
+    if (value[SHARE] > 0 || value[MASS] > 0)
+        return GV_OK;
+    return gv_fail(e, GV_ERR_ARGUMENT, "attention policy pooled: share and mass are both 0: nothing would be read");
+}
+
 static gv_status order(struct attn_layout *l, const double *value, struct error *e)
 {
     enum { HILBERT = 1, BOXES };
@@ -54,6 +61,7 @@ const struct attn_policy gv_policy_pooled = {
     .name = "pooled",
     .help = "the blocks whose mean fits best (SpargeAttn, VSA, Jenga)",
     .options = options,
+    .check = check,
     .order = order,
     .plan = plan,
 };

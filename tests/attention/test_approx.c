@@ -1005,7 +1005,6 @@ static void what_cannot_be_is_refused_in_words(void **state)
         { "pooled", "complement", false, "every=4" },
         { "pooled:every=4", "complement", true, "flashblock" },
         { NULL, "flashblock", false, "is for causal" },
-        { NULL, "flashblock:cos=2", true, "cos=2" },
         { NULL, "flashblock:dirty=-2", true, "dirty=-2" },
     };
 

@@ -392,6 +392,12 @@ static void options_are_read_and_refused_in_words(void **state)
         { "radial:decay=nan", "is not a number" },
         { "radial:decay=0.5x", "is not a number" },
         { "radial:decay=0.5,", "no option \"\"" },
+        { "radial:speed=3", "there are: decay, sink" },
+        { "antidiagonal:stride=3", "stride=3 does not divide" },
+        { "antidiagonal:stride=16", NULL },
+        { "pooled:share=0", "both 0" },
+        { "pooled:share=0,mass=0.5", NULL },
+        { "exact:share=0", "both 0" },
     };
     const struct attn_policy *p;
     double                    value[GV_POLICY_OPTIONS];
