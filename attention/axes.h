@@ -15,7 +15,7 @@
  *     lies, with a mask that says which of the 64 queries read it: a pass of 64 queries for every 63 kinds of keys and each order.
  *   - On the CPU alone, as orders by head are; other devices refuse with UNSUPPORTED, in the dry run too.
  *
- * Sources: two orders: Xi et al. 2025, "Sparse VideoGen", section 4.1, with 64 rows for each step, layer and head; all six:
+ * Sources: two orders: Xi et al. 2025, "Sparse VideoGen", with 64 rows for each step, layer and head; all six:
  * Zhao et al. 2025, "PAROAttention", which chooses offline. */
 #ifndef GV_ATTENTION_AXES_H
 #define GV_ATTENTION_AXES_H
